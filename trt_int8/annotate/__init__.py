@@ -1,0 +1,1 @@
+"""Which tensors go INT8, and the quantizers that mark them."""

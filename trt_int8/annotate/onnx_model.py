@@ -1,0 +1,76 @@
+"""Which tensors of a float ONNX graph become INT8, by the same rules as for PyTorch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx
+import onnx_ir as ir
+
+from trt_int8.errors import RecipeError
+from trt_int8.model.onnx_matmuls import AttentionSite, find_attentions, find_matmuls
+from trt_int8.spec.recipe import Recipe
+from trt_int8.spec.rules import is_kept
+
+
+@dataclass(frozen=True)
+class OnnxPlan:
+    """What to quantize in an ONNX graph.
+
+    Attributes:
+        operands: (node, operand index, tensor) whose operand gets the Q/DQ pair of `tensor`.
+        results: tensors that get a pair for all their users (attention outputs).
+        weights: nodes whose constant operand B becomes INT8 per output channel.
+    """
+
+    operands: tuple[tuple[str, int, str], ...]
+    results: tuple[str, ...]
+    weights: tuple[str, ...]
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """Activations that need a range, each once."""
+        names = [tensor for _, _, tensor in self.operands] + list(self.results)
+        return tuple(dict.fromkeys(names))
+
+
+def plan_onnx(model: onnx.ModelProto, recipe: Recipe) -> OnnxPlan:
+    """Apply the recipe to a float graph in normal form.
+
+    Raises:
+        RecipeError: nothing in the graph matches the recipe.
+    """
+    graph = ir.from_proto(model).graph
+    operands: list[tuple[str, int, str]] = []
+    results: list[str] = []
+    weights: list[str] = []
+    if recipe.linear:
+        nodes = {str(node.name): node for node in graph}
+        for site in find_matmuls(model):
+            if site.role == "linear" and not is_kept(site.node, recipe.keep):
+                operands.append((site.node, 0, _name(nodes[site.node].inputs[0])))
+                weights.append(site.node)
+    if recipe.attention:
+        for attention in find_attentions(graph):
+            if not is_kept(str(attention.softmax.name), recipe.keep):
+                operands += _attention_operands(attention)
+                results.append(_name(attention.context.outputs[0]))
+    if not operands:
+        raise RecipeError(
+            f"recipe {recipe.name!r} matches no node of the ONNX file",
+            wanted="at least one MatMul or Gemm with a constant weight, or an attention",
+            todo="check 'keep' and the recipe's switches",
+        )
+    return OnnxPlan(tuple(operands), tuple(results), tuple(weights))
+
+
+def _attention_operands(attention: AttentionSite) -> list[tuple[str, int, str]]:
+    return [
+        (str(node.name), index, _name(node.inputs[index]))
+        for node in (attention.scores, attention.context)
+        for index in (0, 1)
+    ]
+
+
+def _name(value: ir.Value | None) -> str:
+    return str(value.name) if value is not None else ""

@@ -1,0 +1,174 @@
+"""Put pytorch-quantization's TensorQuantizers into a PyTorch model, by recipe."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from absl import logging as absl_logging
+from pytorch_quantization.nn.modules.quant_linear import QuantLinear
+from pytorch_quantization.nn.modules.tensor_quantizer import TensorQuantizer
+from pytorch_quantization.tensor_quant import QuantDescriptor
+from torch import Tensor, nn
+
+from trt_int8.annotate.attention import QUANTIZERS, AttentionSites
+from trt_int8.errors import RecipeError
+from trt_int8.spec.recipe import CalibrationSettings, Recipe
+from trt_int8.spec.rules import ATTENTION_SITES, is_kept, is_too_small
+
+
+@dataclass(frozen=True)
+class AnnotatedModel:
+    """Where the quantizers of a model are.
+
+    Attributes:
+        activations: by site name, for example `encoder.layer.0.output.dense.input`.
+        weights: by module name; per output channel.
+    """
+
+    activations: dict[str, TensorQuantizer]
+    weights: dict[str, QuantLinear]
+
+    def enable(self, *, quantize: bool, collect: bool = False) -> None:
+        """Switch all quantizers: `collect` statistics and/or `quantize`."""
+        with silent_absl():
+            for quantizer in self.activations.values():
+                _switch(quantizer, quantize=quantize, collect=collect)
+            for linear in self.weights.values():
+                _switch(linear.weight_quantizer, quantize=quantize, collect=False)
+
+
+def annotate(model: nn.Module, probe: tuple[Tensor, ...], recipe: Recipe) -> AnnotatedModel:
+    """Insert quantizers in place, all switched off.
+
+    Args:
+        model: called with `probe` once, to see which modules compute attention.
+        probe: inputs for one forward pass.
+        recipe: what to quantize.
+
+    Raises:
+        RecipeError: no tensor of the model matches the recipe.
+    """
+    activations: dict[str, TensorQuantizer] = {}
+    weights: dict[str, QuantLinear] = {}
+    with silent_absl():
+        if recipe.linear:
+            for name, linear in _linears(model, recipe):
+                quantized = _quant_linear(linear, recipe.calibration)
+                _replace(model, name, quantized)
+                activations[f"{name}.input"] = quantized.input_quantizer
+                weights[name] = quantized
+        if recipe.attention:
+            for name, module in _attentions(model, probe):
+                if not is_kept(name, recipe.keep):
+                    sites = {s: _quantizer(recipe.calibration) for s in ATTENTION_SITES}
+                    setattr(module, QUANTIZERS, AttentionSites(sites))
+                    activations |= {f"{name}.{site}": q for site, q in sites.items()}
+    if not activations:
+        raise RecipeError(
+            f"recipe {recipe.name!r} matches no layer of {type(model).__name__}",
+            wanted="at least one Linear or attention to quantize",
+            todo="check 'keep' and the recipe's switches",
+        )
+    annotated = AnnotatedModel(activations, weights)
+    annotated.enable(quantize=False)
+    return annotated
+
+
+def _linears(model: nn.Module, recipe: Recipe) -> list[tuple[str, nn.Linear]]:
+    return [
+        (name, module)
+        for name, module in model.named_modules()
+        if type(module) is nn.Linear
+        and not is_kept(name, recipe.keep)
+        and not is_too_small(module.in_features, module.out_features)
+    ]
+
+
+def _attentions(model: nn.Module, probe: tuple[Tensor, ...]) -> list[tuple[str, nn.Module]]:
+    """Modules that call the attention interface: each carries `Recorder` for one forward pass."""
+    seen: list[nn.Module] = []
+
+    class Recorder(nn.ModuleDict):
+        """Stands in for the quantizers and notes who asks for them."""
+
+        def __init__(self, owner: nn.Module) -> None:
+            super().__init__()
+            self._owner = [owner]
+
+        def __getitem__(self, key: str) -> nn.Module:
+            if not any(self._owner[0] is other for other in seen):
+                seen.append(self._owner[0])
+            return nn.Identity()
+
+    named = [(name, m) for name, m in model.named_modules() if next(m.children(), None) is not None]
+    for _, module in named:
+        object.__setattr__(module, QUANTIZERS, Recorder(module))
+    try:
+        with torch.no_grad():
+            model(*probe)
+    finally:
+        for _, module in named:
+            object.__delattr__(module, QUANTIZERS)
+    return [(name, module) for name, module in named if any(module is s for s in seen)]
+
+
+def _quant_linear(linear: nn.Linear, calibration: CalibrationSettings) -> QuantLinear:
+    quantized = QuantLinear(
+        linear.in_features,
+        linear.out_features,
+        bias=linear.bias is not None,
+        quant_desc_input=_descriptor(calibration),
+        quant_desc_weight=QuantDescriptor(num_bits=8, axis=(0,), calib_method="max"),
+    )
+    quantized.weight, quantized.bias = linear.weight, linear.bias
+    quantized.weight_quantizer.amax = weight_amax(linear.weight)
+    return quantized.eval()
+
+
+def weight_amax(weight: Tensor) -> list[list[float]]:
+    """Largest |w| per output channel of a weight [N, K], as [N][1].
+
+    A channel of zeros gets the smallest amax of the others (its codes are 0 in any case), so that
+    no scale is 0.
+    """
+    amax = weight.detach().abs().amax(dim=1)
+    positive = amax[amax > 0]
+    fill = positive.min() if positive.numel() else torch.ones(())
+    amax = torch.where(amax > 0, amax, fill)
+    return [[value] for value in amax.tolist()]
+
+
+def _quantizer(calibration: CalibrationSettings) -> TensorQuantizer:
+    return TensorQuantizer(_descriptor(calibration))
+
+
+def _descriptor(calibration: CalibrationSettings) -> QuantDescriptor:
+    method = "max" if calibration.method == "max" else "histogram"
+    return QuantDescriptor(num_bits=8, calib_method=method)
+
+
+def _switch(quantizer: TensorQuantizer, *, quantize: bool, collect: bool) -> None:
+    quantizer.enable()
+    (quantizer.enable_quant if quantize else quantizer.disable_quant)()
+    (quantizer.enable_calib if collect else quantizer.disable_calib)()
+    if not quantize and not collect:
+        quantizer.disable()
+
+
+def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, module)
+
+
+@contextlib.contextmanager
+def silent_absl() -> Iterator[None]:
+    """pytorch-quantization logs a warning per quantizer through absl; hush it for a while."""
+    before = absl_logging.get_verbosity()
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    try:
+        yield
+    finally:
+        absl_logging.set_verbosity(before)

@@ -1,0 +1,1 @@
+"""Texts, ranges and their caches."""

@@ -1,0 +1,1 @@
+"""TensorRT: build, coverage, bundle."""

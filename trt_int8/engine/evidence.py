@@ -1,0 +1,87 @@
+"""One engine layer, whatever listing it was read from."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+LayerKind = Literal["gemm", "attention", "other"]
+
+# The names NVIDIA's listings use for one type: short form (Myelin kernels), long form (others).
+_TYPE_WORDS = {
+    "int8": "int8",
+    "half": "half",
+    "fp16": "half",
+    "float": "float",
+    "fp32": "float",
+    "bfloat16": "bfloat16",
+    "bf16": "bfloat16",
+    "fp8": "fp8",
+    "int64": "int64",
+    "int32": "int32",
+    "bool": "bool",
+    "uint8": "uint8",
+}
+_ONNX_LAYER = re.compile(r"\[ONNX Layer: (.*?)\](?=\s*(?:\[ONNX Layer: |[\x1e\x1f]|$))")
+_SCALE_OPERAND = re.compile(r"_(alpha|beta)(_myl\d+)?$")
+
+
+@dataclass(frozen=True)
+class EngineTensor:
+    """A tensor of an engine layer: its name and data type (`int8`, `half`, `float`, …)."""
+
+    name: str
+    dtype: str
+
+
+@dataclass(frozen=True)
+class EngineLayer:
+    """A kernel of an engine.
+
+    Attributes:
+        name: as in the listing.
+        kind: `gemm` (also fused with what follows), `attention` (one fused kernel) or `other`.
+        inputs: tensors computed at run time.
+        constants: tensors stored in the engine.
+        outputs: what it writes.
+        onnx_nodes: ONNX nodes it implements.
+    """
+
+    name: str
+    kind: LayerKind
+    inputs: tuple[EngineTensor, ...]
+    constants: tuple[EngineTensor, ...]
+    outputs: tuple[EngineTensor, ...]
+    onnx_nodes: tuple[str, ...]
+
+    @property
+    def operands(self) -> tuple[EngineTensor, ...]:
+        """What a GEMM multiplies: its first two tensors that are not its scale factors."""
+        tensors = [t for t in self.inputs + self.constants if not _SCALE_OPERAND.search(t.name)]
+        return tuple(tensors[:2])
+
+
+def layer_kind(layer_type: str, name: str) -> LayerKind:
+    """Classify a layer by the type and name NVIDIA gives it."""
+    if name.startswith("_gemm_mha"):
+        return "attention"
+    if layer_type in ("gemm", "MatrixMultiply", "CaskGemmMatrixMultiply"):
+        return "gemm"
+    if layer_type in ("runtime_fusion", "fusion") and "Fc" in name:
+        return "gemm"
+    return "other"
+
+
+def data_type(text: str) -> str:
+    """Map a data type, or the format sentence it is part of, to one short word."""
+    for word in re.findall(r"[A-Za-z]+\d*", text):
+        found = _TYPE_WORDS.get(word.lower())
+        if found:
+            return found
+    return "unknown"
+
+
+def onnx_nodes(metadata: str) -> tuple[str, ...]:
+    """ONNX node names in a layer's metadata, in order, each once."""
+    return tuple(dict.fromkeys(_ONNX_LAYER.findall(metadata)))

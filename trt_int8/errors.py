@@ -1,0 +1,88 @@
+"""Every error the toolkit raises on purpose: one base class, one message shape."""
+
+from __future__ import annotations
+
+
+class TrtInt8Error(Exception):
+    """Base of all errors a user can cause or mend.
+
+    The message is one line: what came; what was wanted; what to do.
+
+    Attributes:
+        came: what the toolkit met.
+        wanted: what it needed instead.
+        todo: the step that mends it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, came: str, *, wanted: str, todo: str) -> None:
+        """Join the three parts to one line."""
+        self.came = came
+        self.wanted = wanted
+        self.todo = todo
+        super().__init__(" ".join(f"{came}; wanted {wanted}; {todo}.".split()))
+
+
+class ModelError(TrtInt8Error):
+    """The model is missing, unreadable or of an architecture that is not supported."""
+
+
+class CalibrationError(TrtInt8Error):
+    """The calibration text is missing, unreadable or empty."""
+
+
+class RangeError(TrtInt8Error):
+    """A calibrated range is zero, negative, NaN or infinite, or no data reached a tensor."""
+
+
+class RecipeError(TrtInt8Error):
+    """The recipe file or one of its settings is wrong."""
+
+
+class ShapeError(TrtInt8Error):
+    """The shape profile is wrong or does not fit the model."""
+
+
+class TargetError(TrtInt8Error):
+    """The GPU target is unknown, or the chosen TensorRT flavour cannot build for it."""
+
+
+class GraphError(TrtInt8Error):
+    """An ONNX graph cannot be brought to the normal form."""
+
+
+class EngineError(TrtInt8Error):
+    """TensorRT refused the network or failed to build it."""
+
+
+class CoverageError(TrtInt8Error):
+    """The evidence of what runs INT8 is missing, unknown or contradicts itself."""
+
+
+class BundleError(TrtInt8Error):
+    """The output folder cannot be written, is in use, or holds a damaged bundle."""
+
+
+class MissingPackageError(TrtInt8Error):
+    """An optional package is not installed."""
+
+
+class PolicyError(TrtInt8Error):
+    """The bundle was built but misses the asked coverage or accuracy."""
+
+    exit_code = 2
+
+
+class CancelledError(TrtInt8Error):
+    """The user pressed Ctrl-C; nothing half-written is left."""
+
+    exit_code = 130
+
+    def __init__(self) -> None:
+        """Fixed message."""
+        super().__init__(
+            "the build was interrupted",
+            wanted="it to finish",
+            todo="run the same command again; nothing half-written was left behind",
+        )

@@ -1,0 +1,1 @@
+"""Export, normal form, FP16 twin."""

@@ -1,0 +1,206 @@
+"""FP16 twin: every float32 tensor becomes float16, except where that would break the numbers.
+
+Q and DQ keep float32 scales: they are wrapped in a pair of Casts ("Cast sandwich"). With
+float16 scales TensorRT-RTX emits int8 x int8 -> Half GEMMs whose raw accumulator overflows
+65504 on real models; with float32 scales the GEMM output is Float.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx_ir.passes import common as passes
+
+from trt_int8.errors import GraphError
+from trt_int8.graph.normalize import name_nodes, tidy
+
+FLOAT, HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
+HALF_MAX = 65504.0
+
+# Kept in float32: Q/DQ for their scales, the rest because their result or an intermediate sum
+# leaves the float16 range although the inputs do not.
+HELD_OPS = frozenset(
+    {
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "Pow",
+        "Exp",
+        "ReduceSum",
+        "ReduceMean",
+        "ReduceL2",
+        "ReduceSumSquare",
+        "CumSum",
+        "Range",
+        "Resize",
+        "RandomUniformLike",
+    }
+)
+
+
+def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Turn a float32 graph in normal form into its FP16 twin; inputs and outputs keep their type.
+
+    Args:
+        model: float32 graph, with or without Q/DQ, no control flow.
+
+    Returns:
+        A new graph. Constants beyond +-65504 (attention masks) are clamped to it; an operator
+        with a scalar constant that float16 would flush to 0 (an epsilon) stays in float32.
+
+    Raises:
+        GraphError: the graph has control flow, or the types of its tensors cannot be inferred.
+    """
+    half_model = ir.from_proto(model)
+    passes.ShapeInferencePass()(half_model)
+    _HalfConverter(half_model.graph).run()
+    tidy(half_model)
+    name_nodes(half_model.graph)
+    return ir.to_proto(half_model)
+
+
+class _HalfConverter:
+    """One pass over a graph; remembers which casts and constants it has already made."""
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self._graph = graph
+        self._constants: dict[str, ir.Value] = {}
+        self._inputs: dict[str, ir.Value] = {}
+        self._upcasts: dict[str, ir.Value] = {}
+
+    def run(self) -> None:
+        nodes = list(self._graph)
+        for node in nodes:
+            self._check(node)
+        floats = {id(v) for node in nodes for v in node.outputs if v.dtype == FLOAT}
+        for node in nodes:
+            held = self._is_held(node)
+            for index, value in enumerate(node.inputs):
+                if value is not None and (value.dtype == FLOAT or id(value) in floats):
+                    node.replace_input_with(index, self._input(node, value, held=held))
+            for value in node.outputs:
+                if id(value) in floats:
+                    self._output(node, value, held=held)
+            _retarget(node)
+        self._restore_outputs()
+
+    def _check(self, node: ir.Node) -> None:
+        if any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in _attrs(node)):
+            raise GraphError(
+                f"node {node.name!r} ({node.op_type}) has sub-graphs",
+                wanted="a graph without control flow",
+                todo="export the model with fixed control flow",
+            )
+        if any(v.dtype is None and v.uses() for v in node.outputs):
+            raise GraphError(
+                f"the output type of node {node.name!r} ({node.op_type}) cannot be inferred",
+                wanted="standard ONNX operators",
+                todo="export the model without custom operators, or inline them",
+            )
+
+    def _is_held(self, node: ir.Node) -> bool:
+        return node.op_type in HELD_OPS or any(_vanishes_in_half(v) for v in node.inputs)
+
+    def _input(self, node: ir.Node, value: ir.Value, *, held: bool) -> ir.Value:
+        if value.is_initializer():
+            return value if held else self._half_constant(value)
+        if value.is_graph_input():
+            return value if held else self._cast(value, HALF, self._inputs, before=node)
+        if not held:
+            return value
+        return self._cast(value, FLOAT, self._upcasts, before=node)
+
+    def _half_constant(self, value: ir.Value) -> ir.Value:
+        name = str(value.name)
+        if name not in self._constants:
+            array = value.const_value.numpy() if value.const_value is not None else np.empty(0)
+            half = np.clip(array, -HALF_MAX, HALF_MAX).astype(np.float16)
+            tensor = ir.tensor(half, name=f"{name}_half")
+            made = ir.Value(
+                name=tensor.name,
+                type=ir.TensorType(HALF),
+                shape=ir.Shape(half.shape),
+                const_value=tensor,
+            )
+            self._graph.register_initializer(made)
+            self._constants[name] = made
+        return self._constants[name]
+
+    def _cast(
+        self, value: ir.Value, dtype: ir.DataType, made: dict[str, ir.Value], *, before: ir.Node
+    ) -> ir.Value:
+        name = str(value.name)
+        if name not in made:
+            suffix = "half" if dtype == HALF else "float"
+            cast = _cast_node(value, dtype, f"{name}_{suffix}")
+            self._graph.insert_before(before, cast)
+            made[name] = cast.outputs[0]
+        return made[name]
+
+    def _output(self, node: ir.Node, value: ir.Value, *, held: bool) -> None:
+        if not held:
+            value.dtype = HALF
+            return
+        users = tuple(value.uses())
+        cast = _cast_node(value, HALF, f"{value.name}_half")
+        self._graph.insert_after(node, cast)
+        for user, index in users:
+            user.replace_input_with(index, cast.outputs[0])
+        for index, output in enumerate(self._graph.outputs):
+            if output is value:
+                self._graph.outputs[index] = cast.outputs[0]
+                _swap_names(value, cast.outputs[0])
+
+    def _restore_outputs(self) -> None:
+        for index, output in enumerate(self._graph.outputs):
+            producer = output.producer()
+            if output.dtype != HALF or producer is None:
+                continue
+            name = str(output.name)
+            cast = _cast_node(output, FLOAT, f"{name}_float")
+            self._graph.insert_after(producer, cast)
+            self._graph.outputs[index] = cast.outputs[0]
+            cast.outputs[0].shape = output.shape
+            _swap_names(output, cast.outputs[0])
+
+
+def _attrs(node: ir.Node) -> list[ir.Attr]:
+    return list(node.attributes.values())
+
+
+def _vanishes_in_half(value: ir.Value | None) -> bool:
+    if value is None or value.dtype != FLOAT or not value.is_initializer():
+        return False
+    array: NDArray[np.float32] | None = (
+        value.const_value.numpy() if value.const_value is not None else None
+    )
+    return (
+        array is not None
+        and array.size == 1
+        and bool(array.any())
+        and not array.astype(np.float16).any()
+    )
+
+
+def _cast_node(value: ir.Value, dtype: ir.DataType, name: str) -> ir.Node:
+    cast = ir.Node("", "Cast", [value], [ir.AttrInt64("to", int(dtype))], name=f"{name}/Cast")
+    cast.outputs[0].name = name
+    cast.outputs[0].dtype = dtype
+    return cast
+
+
+def _swap_names(first: ir.Value, second: ir.Value) -> None:
+    name = str(first.name)
+    first.name, second.name = f"{name}_inner", name
+
+
+def _retarget(node: ir.Node) -> None:
+    """Make operators that carry a type or a float tensor as an attribute produce half."""
+    if node.op_type == "Cast" and node.attributes["to"].as_int() == int(FLOAT):
+        node.attributes["to"] = ir.AttrInt64("to", int(HALF))
+    elif node.op_type == "ConstantOfShape" and "value" in node.attributes:
+        tensor = node.attributes["value"].as_tensor()
+        if tensor.dtype == FLOAT:
+            half = ir.tensor(tensor.numpy().astype(np.float16), name=tensor.name)
+            node.attributes["value"] = ir.AttrTensor("value", half)

@@ -1,0 +1,184 @@
+"""Reading and writing QuantizeLinear and DequantizeLinear nodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from trt_int8.errors import GraphError
+from trt_int8.numerics import FloatArray, Int8Array, dequantize, quantize
+
+_REFUSED_OPS = {
+    "DynamicQuantizeLinear": "static ranges (calibrate the model)",
+    "MatMulInteger": "Q/DQ around a float MatMul",
+    "QLinearMatMul": "Q/DQ around a float MatMul (QDQ format)",
+    "ConvInteger": "Q/DQ around a float Conv",
+    "QLinearConv": "Q/DQ around a float Conv (QDQ format)",
+    "DynamicQuantizeMatMul": "static ranges (calibrate the model)",
+    "MatMulIntegerToFloat": "Q/DQ around a float MatMul",
+    "QAttention": "primitive attention operators with Q/DQ",
+    "QGemm": "Q/DQ around a float Gemm",
+}
+
+
+@dataclass(frozen=True)
+class QuantizedConstant:
+    """A constant operand in INT8.
+
+    Attributes:
+        name: the initializer it comes from.
+        codes: int8, as the consumer sees it (a Transpose in between is applied).
+        scale: float32, [] or [C].
+        axis: axis of `codes` that `scale` runs along; None for one scale.
+    """
+
+    name: str
+    codes: Int8Array
+    scale: FloatArray
+    axis: int | None
+
+
+@dataclass(frozen=True)
+class ActivationPair:
+    """A Q -> DQ pair on an activation: `source` is the tensor in front of it."""
+
+    source: ir.Value
+    scale: FloatArray
+
+
+def constant(value: ir.Value | None) -> NDArray[Any] | None:
+    """The array behind an initializer; None for anything else."""
+    if value is None or not value.is_initializer() or value.const_value is None:
+        return None
+    return value.const_value.numpy()
+
+
+def add_initializer(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value:
+    """Register `array` as a new initializer called `name`."""
+    tensor = ir.tensor(array, name=name)
+    value = ir.Value(
+        name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape), const_value=tensor
+    )
+    graph.register_initializer(value)
+    return value
+
+
+def scale_of_node(node: ir.Node) -> FloatArray | None:
+    """The constant scale of a Q or DQ node as float32; None if it is computed at run time."""
+    array = constant(node.inputs[1])
+    return None if array is None else array.astype(np.float32)
+
+
+def axis_of_node(node: ir.Node) -> int:
+    """The `axis` attribute of a Q or DQ node (ONNX default: 1)."""
+    return node.attributes["axis"].as_int() if "axis" in node.attributes else 1
+
+
+def activation_pair(node: ir.Node) -> ActivationPair | None:
+    """The Q -> DQ pair that ends in `node`, if its Q reads a tensor made at run time."""
+    codes = node.inputs[0]
+    producer = codes.producer() if codes is not None else None
+    if producer is None or producer.op_type != "QuantizeLinear":
+        return None
+    source, scale = producer.inputs[0], scale_of_node(node)
+    if source is None or source.is_initializer() or scale is None:
+        return None
+    first = scale_of_node(producer)
+    if first is None or not np.array_equal(first, scale):
+        return None
+    return ActivationPair(source, scale)
+
+
+def quantized_constant(value: ir.Value | None) -> QuantizedConstant | None:
+    """Read `initializer (-> Q) -> DQ (-> Transpose)` in front of an operand; None if it is not."""
+    producer = value.producer() if value is not None else None
+    transposed = False
+    if producer is not None and producer.op_type == "Transpose" and _swaps_two_axes(producer):
+        transposed = True
+        producer = producer.inputs[0].producer() if producer.inputs[0] is not None else None
+    if producer is None or producer.op_type != "DequantizeLinear":
+        return None
+    found = codes_behind(producer)
+    if found is None or not transposed:
+        return found
+    axis = None if found.axis is None else 1 - found.axis
+    return QuantizedConstant(found.name, found.codes.T, found.scale, axis)
+
+
+def _swaps_two_axes(transpose: ir.Node) -> bool:
+    perm = transpose.attributes["perm"].as_ints() if "perm" in transpose.attributes else (1, 0)
+    return tuple(perm) == (1, 0)
+
+
+def dequantized(found: QuantizedConstant) -> FloatArray:
+    """The real values of a quantized constant: codes * scale."""
+    return dequantize(found.codes, found.scale, found.axis)
+
+
+def codes_behind(node: ir.Node) -> QuantizedConstant | None:
+    """Codes and scale of a DQ over a constant (int8, or float behind a Q); None otherwise."""
+    scale = scale_of_node(node)
+    source = node.inputs[0]
+    if scale is None or source is None:
+        return None
+    quantizer = source.producer()
+    if quantizer is not None and quantizer.op_type == "QuantizeLinear":
+        source = quantizer.inputs[0]
+    array = constant(source)
+    if array is None or source is None or source.name is None:
+        return None
+    axis = axis_of_node(node) % array.ndim if scale.size > 1 else None
+    scale = scale.reshape(-1) if axis is not None else scale.reshape(())
+    codes = array if array.dtype == np.int8 else quantize(array, scale, axis)
+    return QuantizedConstant(source.name, codes, scale, axis)
+
+
+def refuse_unsupported(graph: ir.Graph) -> None:
+    """Fail on quantization that TensorRT cannot run as symmetric INT8.
+
+    Raises:
+        GraphError: naming the node: a dynamic or integer operator, uint8, a zero point that is
+            not 0, a scale computed at run time, or an activation with several scales.
+    """
+    for node in graph:
+        if node.op_type in _REFUSED_OPS:
+            raise _refusal(node, f"is a {node.op_type}", _REFUSED_OPS[node.op_type])
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            _check_qdq(node)
+
+
+def _check_qdq(node: ir.Node) -> None:
+    scale = scale_of_node(node)
+    if scale is None:
+        raise _refusal(node, "has a scale computed at run time", "a constant scale")
+    if not (np.isfinite(scale) & (scale > 0)).all():
+        raise _refusal(node, "has a scale that is zero, negative or not finite", "scales > 0")
+    zero_point = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+    if zero_point is None:
+        raise _refusal(node, "has no constant zero point (so it means uint8)", "an int8 zero point")
+    if zero_point.dtype != np.int8:
+        raise _refusal(node, f"is {zero_point.dtype}", "int8 (TensorRT builds uint8 as int8)")
+    if zero_point.any():
+        raise _refusal(node, "has a zero point that is not 0", "symmetric quantization")
+    if scale.size > 1 and not _has_constant_source(node):
+        raise _refusal(node, f"has {scale.size} scales on an activation", "one scale per tensor")
+
+
+def _has_constant_source(node: ir.Node) -> bool:
+    source = node.inputs[0]
+    producer = source.producer() if source is not None else None
+    if producer is not None and producer.op_type == "QuantizeLinear":
+        source = producer.inputs[0]
+    return constant(source) is not None
+
+
+def _refusal(node: ir.Node, what: str, wanted: str) -> GraphError:
+    return GraphError(
+        f"node {node.name!r} ({node.op_type}) {what}",
+        wanted=wanted,
+        todo="quantize the float model again as symmetric INT8 Q/DQ, or pass the float ONNX",
+    )

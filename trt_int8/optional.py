@@ -1,0 +1,42 @@
+"""First-use import of heavy or optional packages."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from types import ModuleType
+
+from trt_int8.errors import MissingPackageError
+
+_EXTRA_OF = {
+    "tensorrt": "tensorrt",
+    "tensorrt_rtx": None,
+    "torch": None,
+    "transformers": None,
+    "pytorch_quantization": None,
+}
+
+
+def is_installed(name: str) -> bool:
+    """Tell whether `import name` would find a package, without importing it."""
+    return importlib.util.find_spec(name) is not None
+
+
+def load(name: str) -> ModuleType:
+    """Import a package on first use.
+
+    Raises:
+        MissingPackageError: it is not installed; the message names the extra that brings it.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and error.name.split(".")[0] != name.split(".")[0]:
+            raise
+        extra = _EXTRA_OF.get(name)
+        package = f"trt-int8[{extra}]" if extra else "trt-int8"
+        raise MissingPackageError(
+            f"the Python package {name!r} is not installed",
+            wanted=f"it for {'this flavour' if extra else 'the main job'}",
+            todo=f"run: pip install '{package}'",
+        ) from error

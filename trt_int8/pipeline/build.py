@@ -1,0 +1,201 @@
+"""The main job: model in, verified bundle out."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from trt_int8.engine.adapter import choose_flavour, local_sm
+from trt_int8.engine.bundle import check_destination, file_sha256, list_files, staging
+from trt_int8.errors import TargetError
+from trt_int8.evaluate.compare import TwinFiles, compare, primary_of
+from trt_int8.evaluate.report import ReportData, write_report
+from trt_int8.graph.half import to_half
+from trt_int8.model.source import ModelSource, resolve_source
+from trt_int8.pipeline.engines import BuiltEngines, EngineJob, build_all
+from trt_int8.pipeline.options import BuildOptions
+from trt_int8.pipeline.prepare import PreparedModel, prepare
+from trt_int8.pipeline.progress import Reporter
+from trt_int8.pipeline.verdict import judge
+from trt_int8.spec.accuracy import AccuracyReport
+from trt_int8.spec.build import Flavour
+from trt_int8.spec.coverage import EngineCoverage
+from trt_int8.spec.manifest import MANIFEST_NAME, Manifest
+from trt_int8.spec.shapes import bind_shapes
+from trt_int8.spec.targets import check_rtx_targets, parse_targets
+
+DEFAULT_TARGETS = "t4,a100"
+_RECORDED_PACKAGES = (
+    "trt-int8",
+    "torch",
+    "transformers",
+    "onnx",
+    "onnxruntime",
+    "polygraphy",
+    "pytorch-quantization",
+    "tensorrt-rtx-cu13",
+    "tensorrt",
+)
+
+
+@dataclass(frozen=True)
+class BuildOutcome:
+    """What the main job delivered."""
+
+    bundle: Path
+    manifest: Manifest
+    coverage: tuple[EngineCoverage, ...]
+    accuracy: AccuracyReport
+
+
+def run_build(options: BuildOptions, reporter: Reporter) -> BuildOutcome:
+    """Build a bundle.
+
+    Args:
+        options: what the user chose.
+        reporter: told of progress.
+
+    Returns:
+        The bundle; its manifest says whether the policy was met.
+
+    Raises:
+        TrtInt8Error: nothing was delivered, and nothing half-written was left.
+    """
+    options.check()
+    source = resolve_source(options.model)
+    flavour = choose_flavour(options.flavour)
+    sms = _targets(options, flavour)
+    out = options.out or Path("engines") / source.name
+    check_destination(out, force=options.force)
+    prepared = prepare(source, options, reporter)
+    shapes = bind_shapes(_input_axes(prepared.fp32), prepared.profile)
+    with staging(out) as folder:
+        work = folder / ".work"
+        work.mkdir()
+        twins = _write_twins(prepared, folder, work, reporter)
+        job = EngineJob(
+            folder=folder,
+            work=work,
+            flavour=flavour,
+            sms=sms,
+            shapes=shapes,
+            jobs=options.jobs,
+            timing_cache=options.timing_cache,
+            plugins=options.plugins,
+        )
+        built = build_all(job, reporter)
+        accuracy = _measure(prepared, twins, reporter)
+        manifest = _finish(folder, options, (source, prepared, built, accuracy), job)
+    return BuildOutcome(out, manifest, built.coverage, accuracy)
+
+
+def _targets(options: BuildOptions, flavour: Flavour) -> tuple[int | None, ...]:
+    if flavour is Flavour.TENSORRT:
+        if options.targets is None:
+            return (local_sm(),)
+        return tuple(target.sm for target in options.targets)
+    targets = options.targets or parse_targets(DEFAULT_TARGETS)
+    check_rtx_targets(targets)
+    if not targets:
+        raise TargetError("no target", wanted="at least one", todo="pass --target t4,a100")
+    return tuple(target.sm for target in targets)
+
+
+def _input_axes(model: onnx.ModelProto) -> dict[str, tuple[int | str | None, ...]]:
+    return {
+        value.name: tuple(
+            dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
+            for dim in value.type.tensor_type.shape.dim
+        )
+        for value in model.graph.input
+    }
+
+
+def _write_twins(
+    prepared: PreparedModel, folder: Path, work: Path, reporter: Reporter
+) -> TwinFiles:
+    with reporter.task("Making the FP16 twins", 2) as advance:
+        twins = TwinFiles(
+            fp32=work / "model.fp32.onnx",
+            fp16=folder / "model.fp16.onnx",
+            int8=folder / "model.int8.onnx",
+        )
+        onnx.save(prepared.fp32, str(twins.fp32))
+        onnx.save(to_half(prepared.fp32), str(twins.fp16))
+        advance(1)
+        onnx.save(to_half(prepared.int8), str(twins.int8))
+    return twins
+
+
+def _measure(prepared: PreparedModel, twins: TwinFiles, reporter: Reporter) -> AccuracyReport:
+    outputs = {output.name: None for output in prepared.fp32.graph.output}
+    with reporter.task("Comparing INT8, FP16, FP32", 3 * len(prepared.held_out)) as advance:
+        return compare(twins, prepared.held_out, primary_of(outputs), lambda: advance(1))
+
+
+def _finish(
+    folder: Path,
+    options: BuildOptions,
+    parts: tuple[ModelSource, PreparedModel, BuiltEngines, AccuracyReport],
+    job: EngineJob,
+) -> Manifest:
+    """Write reports, drop the work files, and write the manifest last."""
+    source, prepared, built, accuracy = parts
+    verdict = judge(options.policy, built.coverage, accuracy)
+    data = ReportData(
+        model=source.name,
+        flavour=job.flavour,
+        coverage=built.coverage,
+        accuracy=accuracy,
+        ranges=prepared.ranges,
+        verdict=verdict,
+        recipe=options.recipe,
+        shapes=str(prepared.profile),
+        builds=built.results,
+    )
+    coverage = [engine.model_dump(mode="json") for engine in built.coverage]
+    (folder / "coverage.json").write_text(json.dumps(coverage, indent=1) + "\n", encoding="utf-8")
+    (folder / "accuracy.json").write_text(accuracy.to_json(), encoding="utf-8")
+    if prepared.ranges is not None:
+        (folder / "ranges.json").write_text(prepared.ranges.to_json(), encoding="utf-8")
+    write_report(folder / "report.html", data)
+    _remove(job.work)
+    manifest = Manifest(
+        model=source.name,
+        model_sha256=source.sha256(),
+        calibration_sha256=prepared.calibration_sha256,
+        flavour=job.flavour,
+        tensorrt_version=next(iter(built.results.values())).tensorrt_version,
+        engines=built.entries,
+        shapes=job.shapes,
+        recipe=options.recipe,
+        policy=options.policy,
+        verdict=verdict,
+        packages=_package_versions(),
+        plugins={p.name: file_sha256(p) for p in options.plugins},
+        files=list_files(folder),
+    )
+    partial = folder / f"{MANIFEST_NAME}.partial"
+    partial.write_text(manifest.to_json(), encoding="utf-8")
+    partial.replace(folder / MANIFEST_NAME)
+    return manifest
+
+
+def _remove(work: Path) -> None:
+    for file in work.iterdir():
+        file.unlink()
+    work.rmdir()
+
+
+def _package_versions() -> dict[str, str]:
+    versions = {}
+    for package in _RECORDED_PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions

@@ -1,0 +1,70 @@
+"""Everything the user can choose for a build."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trt_int8.errors import RecipeError
+from trt_int8.spec.base import Frozen
+from trt_int8.spec.manifest import Policy
+from trt_int8.spec.recipe import Recipe
+from trt_int8.spec.shapes import ShapeProfile
+from trt_int8.spec.targets import Target
+
+
+class BuildOptions(Frozen):
+    """Input of the main job.
+
+    Attributes:
+        model: folder, hub id, `package:NAME` or `.onnx` file.
+        out: bundle folder; None for `engines/<model name>`.
+        recipe: what to quantize and how.
+        targets: GPUs to build for; None for the flavour's default.
+        flavour: `auto`, `rtx` or `tensorrt`.
+        calib: text file; None for the built-in English sentences.
+        shapes: profile asked for; None for the default, cut to what the model allows.
+        tokenizer: folder of the tokenizer of an ONNX model; None to look beside it.
+        jobs: engines built at once.
+        force: replace an old bundle.
+        policy: what the INT8 engine must reach.
+        cache: folder of calibration caches; None to keep none.
+        timing_cache: TensorRT timing cache file (no effect in TensorRT-RTX).
+        plugins: shared libraries with TensorRT plugins.
+    """
+
+    model: str
+    out: Path | None = None
+    recipe: Recipe = Recipe()
+    targets: tuple[Target, ...] | None = None
+    flavour: str = "auto"
+    calib: Path | None = None
+    shapes: ShapeProfile | None = None
+    tokenizer: Path | None = None
+    jobs: int = 2
+    force: bool = False
+    policy: Policy = Policy()
+    cache: Path | None = None
+    timing_cache: Path | None = None
+    plugins: tuple[Path, ...] = ()
+
+    def check(self) -> None:
+        """Refuse values out of range.
+
+        Raises:
+            RecipeError: naming the option.
+        """
+        checks = {
+            "--min-coverage": (self.policy.min_coverage, 0.0, 1.0),
+            "--min-cosine": (self.policy.min_cosine, -1.0, 1.0),
+            "--jobs": (self.jobs, 1, 1024),
+        }
+        for name, (value, low, high) in checks.items():
+            if not low <= value <= high:
+                raise RecipeError(
+                    f"{name} is {value}", wanted=f"{low} to {high}", todo="correct it"
+                )
+        missing = [str(p) for p in self.plugins if not p.is_file()]
+        if missing:
+            raise RecipeError(
+                f"no plugin library {missing[0]!r}", wanted="a .so file", todo="check the path"
+            )

@@ -1,0 +1,1 @@
+"""Value objects that cross stage borders."""

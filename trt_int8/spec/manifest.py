@@ -1,0 +1,75 @@
+"""The bundle's table of contents."""
+
+from __future__ import annotations
+
+from trt_int8.spec.base import Frozen
+from trt_int8.spec.build import Flavour, Precision
+from trt_int8.spec.recipe import Recipe
+from trt_int8.spec.shapes import InputShape
+
+MANIFEST_NAME = "manifest.json"
+MANIFEST_FORMAT = "trt_int8-bundle-1"
+
+
+class FileEntry(Frozen):
+    """One file of the bundle."""
+
+    sha256: str
+    size_bytes: int
+
+
+class EngineEntry(Frozen):
+    """One engine: where it is and what it fits."""
+
+    path: str
+    sm: int | None
+    precision: Precision
+
+
+class Policy(Frozen):
+    """What the user asked for.
+
+    Attributes:
+        min_coverage: share of Linear and attention matmuls that must run INT8.
+        min_cosine: mean cosine of INT8 against FP16 on the primary output.
+    """
+
+    min_coverage: float = 1.0
+    min_cosine: float = 0.97
+
+
+class Verdict(Frozen):
+    """Whether the INT8 engines meet the policy.
+
+    Attributes:
+        recommended: the precision to deploy.
+        failures: one sentence per missed point, naming nodes.
+    """
+
+    recommended: Precision
+    failures: tuple[str, ...]
+
+
+class Manifest(Frozen):
+    """What is in a bundle and what it was made from. Written last.
+
+    Attributes:
+        files: every other file of the bundle, by path inside it.
+        packages: versions of the packages that made it.
+        plugins: shared libraries to load first, by file name with their sha256.
+    """
+
+    format: str = MANIFEST_FORMAT
+    model: str
+    model_sha256: str
+    calibration_sha256: str
+    flavour: Flavour
+    tensorrt_version: str
+    engines: tuple[EngineEntry, ...]
+    shapes: tuple[InputShape, ...]
+    recipe: Recipe
+    policy: Policy
+    verdict: Verdict
+    packages: dict[str, str]
+    plugins: dict[str, str]
+    files: dict[str, FileEntry]
