@@ -7,6 +7,7 @@ call the function below; no model code is copied.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -27,22 +28,63 @@ class AttentionSites(nn.ModuleDict):
     """Quantizers of one attention: `query`, `key`, `value`, `softmax`, `context`."""
 
 
-def use_primitive_attention(backbone: Any) -> None:
-    """Make a transformers model call `primitive_attention`.
+def use_primitive_attention(
+    backbone: Any, probe: tuple[Tensor, ...], call: Callable[..., object]
+) -> bool:
+    """Make a transformers model call `primitive_attention`, if it can.
 
-    Raises:
-        ModelError: the architecture does not go through the attention interface.
+    Args:
+        backbone: the transformers model.
+        probe: inputs for `call`.
+        call: runs the model once.
+
+    Returns:
+        False if the architecture has attention code of its own, or needs what
+        `primitive_attention` does not do; the model is then set to its own eager attention.
     """
     AttentionInterface.register(IMPLEMENTATION, primitive_attention)
     AttentionMaskInterface.register(IMPLEMENTATION, boolean_mask)
     try:
         backbone.set_attn_implementation(IMPLEMENTATION)
-    except (ValueError, AttributeError, ImportError) as error:
-        raise ModelError(
-            f"{type(backbone).__name__} has its own attention code",
-            wanted="an architecture that uses transformers' attention interface",
-            todo="export the model to ONNX and pass the .onnx file",
-        ) from error
+        with torch.no_grad():
+            call(*probe)
+    except (ValueError, AttributeError, ImportError, ModelError):
+        used = False
+    else:
+        used = bool(attention_modules(backbone, probe, call))
+    if not used:
+        backbone.set_attn_implementation("eager")
+    return used
+
+
+def attention_modules(
+    model: nn.Module, probe: tuple[Tensor, ...], call: Callable[..., object]
+) -> list[tuple[str, nn.Module]]:
+    """Modules of `model` that call `primitive_attention`, by name, found by running it once."""
+    seen: list[nn.Module] = []
+
+    class Recorder(nn.ModuleDict):
+        """Stands in for the quantizers and notes whose they would be."""
+
+        def __init__(self, owner: nn.Module) -> None:
+            super().__init__()
+            self._owner = [owner]
+
+        def __getitem__(self, key: str) -> nn.Module:
+            if not any(self._owner[0] is other for other in seen):
+                seen.append(self._owner[0])
+            return nn.Identity()
+
+    named = [(name, m) for name, m in model.named_modules() if next(m.children(), None) is not None]
+    for _, module in named:
+        object.__setattr__(module, QUANTIZERS, Recorder(module))
+    try:
+        with torch.no_grad():
+            call(*probe)
+    finally:
+        for _, module in named:
+            object.__delattr__(module, QUANTIZERS)
+    return [(name, module) for name, module in named if any(module is s for s in seen)]
 
 
 def primitive_attention(  # noqa: PLR0913 - the signature is transformers'

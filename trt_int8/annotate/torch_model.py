@@ -13,7 +13,7 @@ from pytorch_quantization.nn.modules.tensor_quantizer import TensorQuantizer
 from pytorch_quantization.tensor_quant import QuantDescriptor
 from torch import Tensor, nn
 
-from trt_int8.annotate.attention import QUANTIZERS, AttentionSites
+from trt_int8.annotate.attention import QUANTIZERS, AttentionSites, attention_modules
 from trt_int8.errors import RecipeError
 from trt_int8.spec.recipe import CalibrationSettings, Recipe
 from trt_int8.spec.rules import ATTENTION_SITES, is_kept, is_too_small
@@ -61,7 +61,7 @@ def annotate(model: nn.Module, probe: tuple[Tensor, ...], recipe: Recipe) -> Ann
                 activations[f"{name}.input"] = quantized.input_quantizer
                 weights[name] = quantized
         if recipe.attention:
-            for name, module in _attentions(model, probe):
+            for name, module in attention_modules(model, probe, model):
                 if not is_kept(name, recipe.keep):
                     sites = {s: _quantizer(recipe.calibration) for s in ATTENTION_SITES}
                     setattr(module, QUANTIZERS, AttentionSites(sites))
@@ -85,34 +85,6 @@ def _linears(model: nn.Module, recipe: Recipe) -> list[tuple[str, nn.Linear]]:
         and not is_kept(name, recipe.keep)
         and not is_too_small(module.in_features, module.out_features)
     ]
-
-
-def _attentions(model: nn.Module, probe: tuple[Tensor, ...]) -> list[tuple[str, nn.Module]]:
-    """Modules that call the attention interface: each carries `Recorder` for one forward pass."""
-    seen: list[nn.Module] = []
-
-    class Recorder(nn.ModuleDict):
-        """Stands in for the quantizers and notes who asks for them."""
-
-        def __init__(self, owner: nn.Module) -> None:
-            super().__init__()
-            self._owner = [owner]
-
-        def __getitem__(self, key: str) -> nn.Module:
-            if not any(self._owner[0] is other for other in seen):
-                seen.append(self._owner[0])
-            return nn.Identity()
-
-    named = [(name, m) for name, m in model.named_modules() if next(m.children(), None) is not None]
-    for _, module in named:
-        object.__setattr__(module, QUANTIZERS, Recorder(module))
-    try:
-        with torch.no_grad():
-            model(*probe)
-    finally:
-        for _, module in named:
-            object.__delattr__(module, QUANTIZERS)
-    return [(name, module) for name, module in named if any(module is s for s in seen)]
 
 
 def _quant_linear(linear: nn.Linear, calibration: CalibrationSettings) -> QuantLinear:

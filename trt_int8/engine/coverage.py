@@ -95,9 +95,9 @@ def _judge(site: MatMulSite, evidence: Evidence) -> NodeCoverage:
 
 def _is_int8(layer: EngineLayer) -> bool:
     if layer.kind == "attention":
-        data = [t for t in layer.inputs if t.dtype in ("int8", "half", "float", "bfloat16", "fp8")]
-        outputs = [t.dtype for t in layer.outputs]
-        return [t.dtype for t in data[:3]] == ["int8"] * 3 and set(outputs) == {"int8"}
+        # Q, K and V; a mask or position bias may come in another type.
+        codes = sum(tensor.dtype == "int8" for tensor in layer.inputs)
+        return codes == 3 and {tensor.dtype for tensor in layer.outputs} == {"int8"}
     return [t.dtype for t in layer.operands] == ["int8", "int8"]
 
 
@@ -109,7 +109,7 @@ def _plan_verdict(operators: list[PlanOperator]) -> Runs | None:
 
 def _operator_is_int8(operator: PlanOperator) -> bool:
     if operator.kind == "attention":
-        return operator.int8_bmms and sum(t == "int8" for t in operator.operands) >= 3
+        return operator.int8_bmms and operator.operands.count("int8") == 3
     return operator.operands == ("int8", "int8")
 
 

@@ -18,10 +18,10 @@ from trt_int8.errors import CoverageError
 KNOWN_VERSIONS = ((1, 7, 1, 116),)
 _CAPABILITY_BITS = {1: 75, 2: 80, 4: 86, 8: 89, 16: 120, 32: 121}
 
-_TENSOR = re.compile(
-    rb'(?:sub_)?tensor=\{ [^\n]{0,2000}? name="([^"\n]+)"[^\n]{0,2000}? type=(\w+) \}'
-)
-_OP = re.compile(rb"\n  (fully_connected|runtime_fusion|function)=\{ name=([^\n]+)")
+# Starts with a literal, so that the search runs fast over hundreds of megabytes of weights; also
+# matches `sub_tensor={`.
+_TENSOR = re.compile(rb'tensor=\{ [^\n]{0,2000}? name="([^"\n]+)"[^\n]{0,2000}? type=(\w+) \}')
+_OP = re.compile(rb"(fully_connected|runtime_fusion|function)=\{ name=([^\n]+)")
 _QUOTED = re.compile(r'"([^"]+)"')
 _LISTS = re.compile(r"\b(input|input_args)=\{([^{}]*)\}")
 _LAYERS = re.compile(r'layers="([^"]*)"')
@@ -38,7 +38,7 @@ class PlanOperator:
 
     Attributes:
         kind: `gemm` or `attention`.
-        operands: data types of its first inputs (2 for a GEMM, 4 for an attention).
+        operands: data types of its first 2 inputs (GEMM) or of all inputs (attention).
         onnx_nodes: ONNX nodes it implements.
         int8_bmms: for an attention: both BMMs use INT8 tensor-core instructions.
     """
@@ -118,7 +118,7 @@ def _operator(
 ) -> PlanOperator:
     lists = {name: _QUOTED.findall(body) for name, body in _LISTS.findall(text)}
     inputs = lists.get("input_args") or lists.get("input") or []
-    operands = tuple(_type_of(name, types) for name in inputs[: 4 if attention else 2])
+    operands = tuple(_type_of(name, types) for name in inputs[: None if attention else 2])
     layers = _LAYERS.search(text)
     fqn = _FQN.search(text)
     return PlanOperator(

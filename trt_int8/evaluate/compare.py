@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 from numpy.typing import NDArray
 from polygraphy.backend.onnxrt import OnnxrtRunner
@@ -36,7 +37,7 @@ class TwinFiles:
 def compare(
     twins: TwinFiles,
     batches: list[TokenArrays],
-    primary_output: str,
+    outputs: Mapping[str, int],
     advance: Callable[[], None],
 ) -> AccuracyReport:
     """Measure INT8 and FP16 against FP32, and INT8 against FP16.
@@ -44,7 +45,7 @@ def compare(
     Args:
         twins: ONNX files.
         batches: held-out inputs; each row of a batch is one text.
-        primary_output: the output that counts for the policy.
+        outputs: float outputs to compare, with their ranks (`float_outputs`).
         advance: called once per batch and file.
     """
     results = {
@@ -57,12 +58,12 @@ def compare(
             reference=reference,
             measured=measured,
             outputs=tuple(
-                _errors(name, results[reference], results[measured], masks)
-                for name in results[reference][0]
+                _errors(name, results[reference], results[measured], masks) for name in outputs
             ),
         )
         for measured, reference in _PAIRS
     )
+    primary_output = primary_of(outputs)
     cosines = _cosines(primary_output, results["fp16"], results["int8"], masks)
     return AccuracyReport(
         primary_output=primary_output,
@@ -145,7 +146,31 @@ def _errors(
     )
 
 
-def primary_of(outputs: Mapping[str, object]) -> str:
-    """The output a policy looks at: the sentence embedding if there is one, else the first."""
-    names = list(outputs)
-    return "sentence_embedding" if "sentence_embedding" in names else names[0]
+def float_outputs(model: onnx.ModelProto) -> dict[str, int]:
+    """Names and ranks of the float outputs of a graph; others (passed-through ids) do not count.
+
+    Raises:
+        GraphError: it has none.
+    """
+    found = {
+        value.name: len(value.type.tensor_type.shape.dim)
+        for value in model.graph.output
+        if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    }
+    if not found:
+        raise GraphError(
+            f"the outputs {[v.name for v in model.graph.output]} are not float32",
+            wanted="at least one float32 output to compare",
+            todo="export the model in float32",
+        )
+    return found
+
+
+def primary_of(outputs: Mapping[str, int]) -> str:
+    """The output a policy looks at: `sentence_embedding`, else the first one of lowest rank.
+
+    A pooled output [B, H] or class logits [B, C] say more of an answer than token states.
+    """
+    if "sentence_embedding" in outputs:
+        return "sentence_embedding"
+    return min(outputs, key=lambda name: outputs[name])

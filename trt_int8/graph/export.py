@@ -43,6 +43,15 @@ def export_onnx(model: TextModel, annotated: AnnotatedModel, *, quantized: bool)
     return normalize(exported)
 
 
+def export_float(model: TextModel) -> onnx.ModelProto:
+    """Export a model without quantizers, in normal form.
+
+    Raises:
+        ModelError: PyTorch cannot trace the model.
+    """
+    return normalize(_trace(model))
+
+
 def _trace(model: TextModel) -> onnx.ModelProto:
     # Sizes that differ from each other and from 1, so that no axis is taken for a constant.
     example = tuple(torch.ones(2, 5, dtype=torch.int64) for _ in model.input_names)

@@ -18,6 +18,8 @@ from trt_int8.graph.normalize import name_nodes, tidy
 
 FLOAT, HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
 HALF_MAX = 65504.0
+# Smallest float16 above 0 (subnormal, 2^-24); half of it and less rounds to 0.
+SMALLEST_HALF = 2.0**-24
 
 # Kept in float32: Q/DQ for their scales, the rest because their result or an intermediate sum
 # leaves the float16 range although the inputs do not.
@@ -68,6 +70,8 @@ class _HalfConverter:
         self._constants: dict[str, ir.Value] = {}
         self._inputs: dict[str, ir.Value] = {}
         self._upcasts: dict[str, ir.Value] = {}
+        # Half copies of float32 results, by id, with the float32 value they copy.
+        self._copies: dict[int, ir.Value] = {}
 
     def run(self) -> None:
         nodes = list(self._graph)
@@ -77,7 +81,8 @@ class _HalfConverter:
         for node in nodes:
             held = self._is_held(node)
             for index, value in enumerate(node.inputs):
-                if value is not None and (value.dtype == FLOAT or id(value) in floats):
+                known = id(value) in floats or id(value) in self._copies
+                if value is not None and (value.dtype == FLOAT or known):
                     node.replace_input_with(index, self._input(node, value, held=held))
             for value in node.outputs:
                 if id(value) in floats:
@@ -109,6 +114,8 @@ class _HalfConverter:
             return value if held else self._cast(value, HALF, self._inputs, before=node)
         if not held:
             return value
+        if id(value) in self._copies:
+            return self._copies[id(value)]
         return self._cast(value, FLOAT, self._upcasts, before=node)
 
     def _half_constant(self, value: ir.Value) -> ir.Value:
@@ -144,6 +151,7 @@ class _HalfConverter:
             return
         users = tuple(value.uses())
         cast = _cast_node(value, HALF, f"{value.name}_half")
+        self._copies[id(cast.outputs[0])] = value
         self._graph.insert_after(node, cast)
         for user, index in users:
             user.replace_input_with(index, cast.outputs[0])
@@ -175,12 +183,10 @@ def _vanishes_in_half(value: ir.Value | None) -> bool:
     array: NDArray[np.float32] | None = (
         value.const_value.numpy() if value.const_value is not None else None
     )
-    return (
-        array is not None
-        and array.size == 1
-        and bool(array.any())
-        and not array.astype(np.float16).any()
-    )
+    if array is None or array.size != 1:
+        return False
+    value_of = abs(float(array.reshape(-1)[0]))
+    return 0.0 < value_of < SMALLEST_HALF / 2
 
 
 def _cast_node(value: ir.Value, dtype: ir.DataType, name: str) -> ir.Node:

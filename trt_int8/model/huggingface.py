@@ -50,7 +50,9 @@ def load_text_model(source: ModelSource) -> TextModel:
     """
     with _quiet():
         config = _load(source, transformers.AutoConfig)
-        backbone = _load(source, _class_of(config), dtype=torch.float32).eval()
+        head = sentence_head_of(source.path) if source.local else None
+        loader = transformers.AutoModel if head is not None else _class_of(config)
+        backbone = _load(source, loader, dtype=torch.float32).eval()
         tokenizer = _load(source, transformers.AutoTokenizer)
     if getattr(config, "is_encoder_decoder", False):
         raise ModelError(
@@ -61,7 +63,6 @@ def load_text_model(source: ModelSource) -> TextModel:
     names = [n for n in _TEXT_INPUTS if n in inspect.signature(backbone.forward).parameters]
     if "token_type_ids" not in tokenizer.model_input_names:
         names = [n for n in names if n != "token_type_ids"]
-    head = sentence_head_of(source.path) if source.local else None
     wrapper = ExportWrapper(backbone, tuple(names), head).eval()
     return TextModel(
         wrapper=wrapper,

@@ -12,13 +12,14 @@ import onnx
 from trt_int8.engine.adapter import choose_flavour, local_sm
 from trt_int8.engine.bundle import check_destination, file_sha256, list_files, staging
 from trt_int8.errors import TargetError
-from trt_int8.evaluate.compare import TwinFiles, compare, primary_of
+from trt_int8.evaluate.compare import TwinFiles, compare, float_outputs
 from trt_int8.evaluate.report import ReportData, write_report
 from trt_int8.graph.half import to_half
 from trt_int8.model.source import ModelSource, resolve_source
+from trt_int8.pipeline.data import PreparedModel
 from trt_int8.pipeline.engines import BuiltEngines, EngineJob, build_all
 from trt_int8.pipeline.options import BuildOptions
-from trt_int8.pipeline.prepare import PreparedModel, prepare
+from trt_int8.pipeline.prepare import prepare
 from trt_int8.pipeline.progress import Reporter
 from trt_int8.pipeline.verdict import judge
 from trt_int8.spec.accuracy import AccuracyReport
@@ -132,9 +133,9 @@ def _write_twins(
 
 
 def _measure(prepared: PreparedModel, twins: TwinFiles, reporter: Reporter) -> AccuracyReport:
-    outputs = {output.name: None for output in prepared.fp32.graph.output}
+    outputs = float_outputs(prepared.fp32)
     with reporter.task("Comparing INT8, FP16, FP32", 3 * len(prepared.held_out)) as advance:
-        return compare(twins, prepared.held_out, primary_of(outputs), lambda: advance(1))
+        return compare(twins, prepared.held_out, outputs, lambda: advance(1))
 
 
 def _finish(

@@ -1,0 +1,133 @@
+"""What both entrances share: token batches, cached ranges, and their result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+
+from trt_int8.calibrate import cache
+from trt_int8.calibrate.estimators import method_name
+from trt_int8.calibrate.texts import Texts, TokenArrays, batches_of_one_length, split, tokenize
+from trt_int8.errors import ShapeError
+from trt_int8.model.source import ModelSource
+from trt_int8.pipeline.options import BuildOptions
+from trt_int8.pipeline.progress import Advance, Reporter
+from trt_int8.spec.ranges import RangeTable, TensorRange
+from trt_int8.spec.shapes import DEFAULT_SHAPES, ShapeProfile, parse_shapes
+
+Measure = Callable[[Advance], dict[str, TensorRange]]
+_PLACEHOLDER = TensorRange(amax=1.0, peak=1.0)
+_LONGEST_WITHOUT_AXIS = 512
+
+
+@dataclass(frozen=True)
+class PreparedModel:
+    """Both twins as float32 graphs in normal form, and what to measure them with.
+
+    Attributes:
+        fp32: the float graph.
+        int8: the same with Q/DQ.
+        ranges: calibrated ranges; None for a file that came with Q/DQ.
+        held_out: token batches for the accuracy measurement.
+        calibration_sha256: hash of the calibration texts.
+        profile: shapes to build for.
+    """
+
+    fp32: onnx.ModelProto
+    int8: onnx.ModelProto
+    ranges: RangeTable | None
+    held_out: list[TokenArrays]
+    calibration_sha256: str
+    profile: ShapeProfile
+
+
+@dataclass(frozen=True)
+class TokenData:
+    """Tokenized texts: `calibration` and `held_out` batches, and the calibration `texts`."""
+
+    texts: Texts
+    calibration: list[TokenArrays]
+    held_out: list[TokenArrays]
+
+
+def choose_profile(asked: ShapeProfile | None, limit: int | None) -> ShapeProfile:
+    """The profile asked for, or the default one cut to the model's longest sequence.
+
+    Raises:
+        ShapeError: the profile asked for is longer than the model allows.
+    """
+    profile = asked or parse_shapes(DEFAULT_SHAPES)
+    seq = profile.dims.get("seq")
+    if limit is None or seq is None or seq.max <= limit:
+        return profile
+    if asked is None:
+        return profile.with_limit("seq", limit)
+    raise ShapeError(
+        f"--shapes asks for sequences of {seq.max} tokens",
+        wanted=f"at most {limit}, the model's limit",
+        todo=f"pass seq={min(seq.min, limit)}:{min(seq.opt, limit)}:{limit}",
+    )
+
+
+def tokenize_texts(
+    tokenizer: Any,
+    texts: Texts,
+    names: tuple[str, ...],
+    profile: ShapeProfile,
+    options: BuildOptions,
+) -> TokenData:
+    """Split the texts, tokenize them for the inputs `names`, and batch them without padding."""
+    settings = options.recipe.calibration
+    calibration, held_out = split(texts, settings.max_samples)
+    longest = profile.dims["seq"].max if "seq" in profile.dims else _LONGEST_WITHOUT_AXIS
+
+    def batches(some: Texts) -> list[TokenArrays]:
+        return batches_of_one_length(tokenize(tokenizer, some, names, longest), settings.batch_size)
+
+    return TokenData(calibration, batches(calibration), batches(held_out))
+
+
+@dataclass(frozen=True)
+class RangeKey:
+    """What a range table depends on besides the options."""
+
+    source: ModelSource
+    data: TokenData
+    sites: tuple[str, ...]
+
+
+def cached_ranges(
+    key: RangeKey, options: BuildOptions, reporter: Reporter, measure: Measure
+) -> RangeTable:
+    """Ranges from the cache folder if made from the same model, texts, method and sites.
+
+    Args:
+        key: what is quantized, and with which data.
+        options: recipe and cache folder.
+        reporter: told of progress.
+        measure: runs the calibration.
+
+    Raises:
+        CalibrationError: the cache file is damaged.
+        RangeError: a tensor has no usable range.
+    """
+    wanted = RangeTable(
+        method=method_name(options.recipe.calibration),
+        samples=len(key.data.texts.items),
+        model_sha256=key.source.sha256(),
+        data_sha256=key.data.texts.sha256(),
+        ranges=dict.fromkeys(key.sites, _PLACEHOLDER),
+    )
+    path = cache.cache_path(options.cache, wanted) if options.cache is not None else None
+    stored = cache.load(path, wanted) if path is not None else None
+    if stored is not None:
+        reporter.note(f"ranges taken from {path}")
+        return stored
+    with reporter.task("Calibrating", len(key.data.calibration)) as advance:
+        table = wanted.model_copy(update={"ranges": measure(advance)})
+    if path is not None:
+        cache.save(path, table)
+    return table

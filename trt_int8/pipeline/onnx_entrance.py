@@ -1,0 +1,164 @@
+"""The ONNX entrance: a float graph is quantized by rule, a Q/DQ graph is normalized."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from trt_int8 import optional
+from trt_int8.annotate.onnx_model import plan_onnx
+from trt_int8.calibrate.onnx_ranges import collect_onnx_ranges
+from trt_int8.calibrate.texts import Texts
+from trt_int8.errors import GraphError, ModelError
+from trt_int8.graph.insert import has_qdq, insert_qdq, strip_qdq
+from trt_int8.graph.normalize import normalize
+from trt_int8.model.source import ModelSource
+from trt_int8.pipeline.data import (
+    PreparedModel,
+    RangeKey,
+    cached_ranges,
+    choose_profile,
+    tokenize_texts,
+)
+from trt_int8.pipeline.options import BuildOptions
+from trt_int8.pipeline.progress import Advance, Reporter
+from trt_int8.spec.ranges import TensorRange
+from trt_int8.spec.shapes import ShapeProfile
+
+# DequantizeLinear has an axis (one scale per output channel) from 13 on.
+MIN_OPSET = 13
+
+
+def prepare_onnx(
+    source: ModelSource, options: BuildOptions, reporter: Reporter, texts: Texts
+) -> PreparedModel:
+    """Prepare an ONNX file whose inputs are what its tokenizer makes.
+
+    Raises:
+        TrtInt8Error: of the step that failed.
+    """
+    with reporter.task("Loading the model"):
+        loaded = load_onnx(source.path)
+        graph = normalize(loaded)
+        names = tuple(value.name for value in graph.graph.input)
+        profile = choose_profile(options.shapes, None)
+        tokenizer = find_tokenizer(source.path, options.tokenizer, names)
+    data = tokenize_texts(tokenizer, texts, names, profile, options)
+    if has_qdq(graph):
+        reporter.note("the ONNX file has Q/DQ: its own ranges are kept, the recipe is not used")
+        fp32 = normalize(strip_qdq(loaded))
+        return PreparedModel(fp32, graph, None, data.held_out, data.texts.sha256(), profile)
+    return quantize_graph(graph, RangeKey(source, data, ()), options, reporter, profile)
+
+
+def quantize_graph(
+    graph: onnx.ModelProto,
+    key: RangeKey,
+    options: BuildOptions,
+    reporter: Reporter,
+    profile: ShapeProfile,
+) -> PreparedModel:
+    """Place Q/DQ in a float graph in normal form, and calibrate them with ONNX Runtime.
+
+    Args:
+        graph: float graph.
+        key: model and data; its sites are filled in here.
+        options: recipe and cache folder.
+        reporter: told of progress.
+        profile: passed on.
+
+    Raises:
+        TrtInt8Error: of the step that failed.
+    """
+    plan = plan_onnx(graph, options.recipe)
+    settings, data = options.recipe.calibration, key.data
+
+    def measure(advance: Advance) -> dict[str, TensorRange]:
+        return collect_onnx_ranges(
+            graph, plan.tensors, data.calibration, settings, lambda: advance(1)
+        )
+
+    ranges = cached_ranges(replace(key, sites=plan.tensors), options, reporter, measure)
+    int8 = insert_qdq(graph, plan, ranges.ranges)
+    return PreparedModel(graph, int8, ranges, data.held_out, data.texts.sha256(), profile)
+
+
+def load_onnx(path: Path) -> onnx.ModelProto:
+    """Read and check an ONNX file.
+
+    Raises:
+        ModelError: it is damaged or is not ONNX.
+        GraphError: its opset is too old.
+    """
+    try:
+        loaded = onnx.load(str(path))
+        onnx.checker.check_model(loaded)
+    except (DecodeError, onnx.checker.ValidationError, OSError, ValueError) as error:
+        raise ModelError(
+            f"{str(path)!r} is not a valid ONNX file ({str(error).splitlines()[0]})",
+            wanted="an intact .onnx file with its external data beside it",
+            todo="export or copy it again",
+        ) from error
+    opset = max((o.version for o in loaded.opset_import if o.domain in ("", "ai.onnx")), default=0)
+    if opset < MIN_OPSET:
+        raise GraphError(
+            f"{str(path)!r} uses opset {opset}",
+            wanted=f"opset {MIN_OPSET} or newer",
+            todo="export it with opset_version=17",
+        )
+    types = {value.type.tensor_type.elem_type for value in loaded.graph.output}
+    types |= {initializer.data_type for initializer in loaded.graph.initializer}
+    if types & {onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}:
+        raise GraphError(
+            f"{str(path)!r} holds float16 or bfloat16 tensors",
+            wanted="a float32 model (its FP16 twin is made here)",
+            todo="export it in float32",
+        )
+    return loaded
+
+
+def find_tokenizer(path: Path, folder: Path | None, names: tuple[str, ...]) -> Any:
+    """Load the tokenizer of an ONNX file: from `folder`, or from the file's folder or its parent.
+
+    Raises:
+        ModelError: there is none, or it does not make the inputs `names`.
+    """
+    transformers = optional.load("transformers")
+    places = [folder] if folder is not None else [path.parent, path.parent.parent]
+    for place in places:
+        if (place / "tokenizer.json").is_file() or (place / "vocab.txt").is_file():
+            tokenizer = _load_tokenizer(transformers, place)
+            made = set(tokenizer("a", "b"))
+            if not set(names) <= made:
+                raise ModelError(
+                    f"{path.name!r} has the inputs {list(names)}",
+                    wanted=f"inputs that its tokenizer makes: {sorted(made)}",
+                    todo="pass the right --tokenizer; only text models are supported",
+                )
+            return tokenizer
+    raise ModelError(
+        f"no tokenizer in {[str(p) for p in places]}",
+        wanted="tokenizer.json or vocab.txt",
+        todo="pass --tokenizer FOLDER",
+    )
+
+
+def _load_tokenizer(transformers: Any, place: Path) -> Any:
+    try:
+        return transformers.AutoTokenizer.from_pretrained(place, local_files_only=True)
+    except (OSError, ValueError, KeyError):
+        names = ["input_ids", "attention_mask", "token_type_ids"]
+        try:
+            return transformers.PreTrainedTokenizerFast(
+                tokenizer_file=str(place / "tokenizer.json"), model_input_names=names
+            )
+        except Exception as error:
+            raise ModelError(
+                f"the tokenizer in {str(place)!r} cannot be loaded ({error})",
+                wanted="intact tokenizer files",
+                todo="copy them again or pass another --tokenizer",
+            ) from error
