@@ -17,7 +17,7 @@ def main() -> None:
         name = found.metadata["Name"].lower().replace("_", "-")
         if name not in _LEFT_OUT:
             version = found.version.split("+")[0]
-            requires = found.metadata.get("Requires-Python") or ""
+            requires = str(found.metadata.json.get("requires_python", ""))
             newer = any(f">={v}" in requires.replace(" ", "") for v in ("3.11", "3.12"))
             lines.add(f"{name}=={version}" + ("; python_version >= '3.11'" if newer else ""))
     Path("constraints.txt").write_text(_HEADER + "\n".join(sorted(lines)) + "\n", encoding="utf-8")

@@ -15,11 +15,13 @@ import typer
 from rich.console import Console
 
 from trt_int8 import __version__
-from trt_int8.errors import CancelledError, TrtInt8Error
+from trt_int8.errors import CancelledError, TrtInt8Error, first_line
 from trt_int8.spec.manifest import Policy
 from trt_int8.spec.recipe import load_recipe
 from trt_int8.spec.shapes import DEFAULT_SHAPES, parse_shapes
 from trt_int8.spec.targets import parse_targets
+
+_INTERRUPTED = CancelledError.exit_code
 
 
 class FlavourChoice(str, Enum):
@@ -38,14 +40,23 @@ app = typer.Typer(
 )
 
 
+def _print_version(asked: bool) -> None:  # noqa: FBT001 - typer calls it so
+    if asked:
+        sys.stdout.write(f"{__version__}\n")
+        raise typer.Exit
+
+
 @app.callback()
 def _group(
-    *, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+    *,
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
 ) -> None:
     """Verified INT8 engines for Transformers on NVIDIA GPUs."""
-    if version:
-        Console().print(__version__)
-        raise typer.Exit
 
 
 @app.command()
@@ -145,11 +156,13 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
 def _run(arguments: list[str]) -> int:
     debug = "--debug" in arguments
     try:
-        return int(app(arguments, prog_name="trt-int8", standalone_mode=False) or 0)
+        code = int(app(arguments, prog_name="trt-int8", standalone_mode=False) or 0)
+        # typer turns Ctrl-C into this code without a word.
+        return _fail(str(CancelledError()), code, debug=False) if code == _INTERRUPTED else code
     except TrtInt8Error as error:
         return _fail(str(error), error.exit_code, debug=debug)
     except (KeyboardInterrupt, typer.Abort):
-        return _fail(str(CancelledError()), CancelledError.exit_code, debug=False)
+        return _fail(str(CancelledError()), _INTERRUPTED, debug=False)
     except typer.Exit as error:
         return error.exit_code
     except MemoryError:
@@ -162,7 +175,7 @@ def _run(arguments: list[str]) -> int:
         # typer's usage errors; their class moved between its releases, their method did not.
         if hasattr(error, "format_message"):
             return _fail(f"{error.format_message()} (see --help)", 1, debug=debug)
-        text = f"unexpected {type(error).__name__}: {str(error).splitlines()[:1]}"
+        text = f"unexpected {type(error).__name__}: {first_line(error)}"
         return _fail(f"{text}; run again with --debug and report it.", 1, debug=debug)
 
 

@@ -17,11 +17,27 @@ class TrtInt8Error(Exception):
     exit_code = 1
 
     def __init__(self, came: str, *, wanted: str, todo: str) -> None:
-        """Join the three parts to one line."""
+        """Join the three parts to one line; spaces inside a line (of a file name) are kept."""
         self.came = came
         self.wanted = wanted
         self.todo = todo
-        super().__init__(" ".join(f"{came}; wanted {wanted}; {todo}.".split()))
+        lines = (line.strip() for line in f"{came}; wanted {wanted}; {todo}".splitlines())
+        text = " ".join(line for line in lines if line)
+        super().__init__(text if text.endswith((".", "?", "!")) else f"{text}.")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle without a call of `__init__`, whose arguments differ from class to class."""
+        return _restore, (type(self), self.args), self.__dict__
+
+
+def _restore(kind: type[TrtInt8Error], args: tuple[str, ...]) -> TrtInt8Error:
+    return kind.__new__(kind, *args)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of another library's error that is not empty; its class name if none is."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if line), type(error).__name__)
 
 
 class ModelError(TrtInt8Error):
@@ -41,7 +57,7 @@ class RecipeError(TrtInt8Error):
 
 
 class ShapeError(TrtInt8Error):
-    """The shape profile is wrong or does not fit the model."""
+    """The shape profile is wrong or does not fit the model, or two arrays differ in shape."""
 
 
 class TargetError(TrtInt8Error):

@@ -1,7 +1,9 @@
-"""The INT8 contract in NumPy. Torch, ONNX and CUDA code must match it bit for bit.
+"""The INT8 contract in NumPy. ONNX and CUDA code must match it bit for bit.
 
 Symmetric signed INT8: zero point 0, `scale = amax / 127`, round half to even, saturate to
-[-128, 127] (NVIDIA TensorRT, "Explicit quantization").
+[-128, 127] (NVIDIA TensorRT, "Explicit quantization"). ONNX QuantizeLinear divides by the scale as
+we do; `torch.fake_quantize` multiplies by 1 / scale, so it may differ by one code where x / scale
+is within rounding error of a tie (k + 0.5), and nowhere else.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from trt_int8.errors import RangeError
+from trt_int8.errors import RangeError, ShapeError
 
 QMAX = 127
 QMIN = -128
@@ -28,18 +30,20 @@ def scale_of(amax: FloatArray | float) -> FloatArray:
         amax / 127, float32, same shape.
 
     Raises:
-        RangeError: some amax is zero, negative, NaN or Inf; the message names the channels.
+        RangeError: some amax is zero, negative, NaN, Inf, or so small that its scale is 0 in
+            float32; the message names the channels.
     """
     values = np.asarray(amax, dtype=np.float32)
-    bad = ~(np.isfinite(values) & (values > 0))
+    scale = (values / np.float32(QMAX)).astype(np.float32)
+    bad = ~(np.isfinite(scale) & (scale > 0))
     if bad.any():
         where = np.flatnonzero(bad.reshape(-1))[:8].tolist()
         raise RangeError(
             f"amax is {values.reshape(-1)[where[0]]} in channels {where} of {values.size}",
-            wanted="finite values > 0",
+            wanted="finite values > 0 and above 1e-43",
             todo="add calibration data, or leave this tensor out of the recipe",
         )
-    return (values / np.float32(QMAX)).astype(np.float32)
+    return scale
 
 
 def _along_axis(scale: FloatArray, ndim: int, axis: int | None) -> FloatArray:
@@ -77,20 +81,44 @@ def sqnr_db(reference: FloatArray, measured: FloatArray) -> float:
 
     Returns:
         +inf for equal arrays, -inf for a zero reference with noise.
+
+    Raises:
+        ShapeError: the arrays differ in shape.
     """
+    _check_same_shape(reference, measured)
     ref = reference.astype(np.float64).reshape(-1)
     noise = float(np.sum((ref - measured.astype(np.float64).reshape(-1)) ** 2))
     signal = float(np.sum(ref**2))
     if noise == 0.0:
         return float("inf")
-    return float("-inf") if signal == 0.0 else float(10.0 * np.log10(signal / noise))
+    if signal == 0.0:
+        return float("-inf")
+    return float(10.0 * (np.log10(signal) - np.log10(noise)))
 
 
 def cosine(reference: FloatArray, measured: FloatArray) -> float:
-    """Cosine of the angle between two arrays seen as vectors, in [-1, 1]; 1 if both are zero."""
+    """Cosine of the angle between two arrays seen as vectors, in [-1, 1]; 1 if both are zero.
+
+    NaN if a value is NaN or infinite.
+
+    Raises:
+        ShapeError: the arrays differ in shape.
+    """
+    _check_same_shape(reference, measured)
     ref = reference.astype(np.float64).reshape(-1)
     other = measured.astype(np.float64).reshape(-1)
     norms = float(np.linalg.norm(ref) * np.linalg.norm(other))
     if norms == 0.0:
         return 1.0 if not ref.any() and not other.any() else 0.0
+    if not np.isfinite(norms):
+        return float("nan")
     return float(np.clip(ref @ other / norms, -1.0, 1.0))
+
+
+def _check_same_shape(reference: FloatArray, measured: FloatArray) -> None:
+    if reference.shape != measured.shape:
+        raise ShapeError(
+            f"an array of shape {measured.shape} is compared with one of {reference.shape}",
+            wanted="equal shapes",
+            todo="compare outputs of the same name for the same inputs",
+        )

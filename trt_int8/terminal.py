@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -61,7 +62,7 @@ class RichReporter:
 
     def note(self, text: str) -> None:
         """Print a line above the bars."""
-        self._console.print(Text(f"note: {text}", style="dim"))
+        self._console.print(Text(f"note: {text}", style="dim"), soft_wrap=True)
 
 
 def print_outcome(console: Console, outcome: BuildOutcome) -> None:
@@ -84,7 +85,10 @@ def print_outcome(console: Console, outcome: BuildOutcome) -> None:
     for failure in verdict.failures:
         console.print(Text(f"policy: {failure}", style="red"), soft_wrap=True)
     console.print(Text(f"recommended: {verdict.recommended} engines", style="bold"))
-    console.print(Text(f"report: {outcome.bundle / 'report.html'}"), soft_wrap=True)
+    report = outcome.bundle / "report.html"
+    here = Path.cwd()
+    shown = report.relative_to(here) if report.is_relative_to(here) else report
+    console.print(Text(f"report: {shown}"), soft_wrap=True)
 
 
 def _accuracy_table(outcome: BuildOutcome) -> Table:

@@ -16,6 +16,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import bidirectional_mask_function, sdpa_mask
 
 from trt_int8.errors import ModelError
+from trt_int8.model.quiet import quiet_transformers
 
 IMPLEMENTATION = "trt_int8_primitive"
 QUANTIZERS = "trt_int8_quantizers"
@@ -45,8 +46,8 @@ def use_primitive_attention(
     AttentionInterface.register(IMPLEMENTATION, primitive_attention)
     AttentionMaskInterface.register(IMPLEMENTATION, boolean_mask)
     try:
-        backbone.set_attn_implementation(IMPLEMENTATION)
-        with torch.no_grad():
+        with quiet_transformers(), torch.no_grad():
+            backbone.set_attn_implementation(IMPLEMENTATION)
             call(*probe)
     except (ValueError, AttributeError, ImportError, ModelError):
         used = False

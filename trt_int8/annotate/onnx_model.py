@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import onnx
 import onnx_ir as ir
 
+from trt_int8.annotate.keep import check_keep
 from trt_int8.errors import RecipeError
 from trt_int8.model.onnx_matmuls import AttentionSite, find_attentions, find_matmuls
 from trt_int8.spec.recipe import Recipe
@@ -38,21 +39,26 @@ def plan_onnx(model: onnx.ModelProto, recipe: Recipe) -> OnnxPlan:
     """Apply the recipe to a float graph in normal form.
 
     Raises:
-        RecipeError: nothing in the graph matches the recipe.
+        RecipeError: nothing in the graph matches the recipe, or a `keep` pattern matches no
+            matmul and no attention (named by its softmax or one of its two matmuls).
     """
     graph = ir.from_proto(model).graph
+    matmuls, attentions = find_matmuls(model), find_attentions(graph)
+    names = [site.node for site in matmuls] + [str(a.softmax.name) for a in attentions]
+    check_keep(recipe, names)
     operands: list[tuple[str, int, str]] = []
     results: list[str] = []
     weights: list[str] = []
     if recipe.linear:
         nodes = {str(node.name): node for node in graph}
-        for site in find_matmuls(model):
+        for site in matmuls:
             if site.role == "linear" and not is_kept(site.node, recipe.keep):
                 operands.append((site.node, 0, _name(nodes[site.node].inputs[0])))
                 weights.append(site.node)
     if recipe.attention:
-        for attention in find_attentions(graph):
-            if not is_kept(str(attention.softmax.name), recipe.keep):
+        for attention in attentions:
+            parts = (attention.scores, attention.softmax, attention.context)
+            if not any(is_kept(str(node.name), recipe.keep) for node in parts):
                 operands += _attention_operands(attention)
                 results.append(_name(attention.context.outputs[0]))
     if not operands:

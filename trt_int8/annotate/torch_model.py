@@ -14,8 +14,9 @@ from pytorch_quantization.tensor_quant import QuantDescriptor
 from torch import Tensor, nn
 
 from trt_int8.annotate.attention import QUANTIZERS, AttentionSites, attention_modules
+from trt_int8.annotate.keep import check_keep
 from trt_int8.errors import RecipeError
-from trt_int8.spec.recipe import CalibrationSettings, Recipe
+from trt_int8.spec.recipe import Recipe
 from trt_int8.spec.rules import ATTENTION_SITES, is_kept, is_too_small
 
 
@@ -49,23 +50,27 @@ def annotate(model: nn.Module, probe: tuple[Tensor, ...], recipe: Recipe) -> Ann
         recipe: what to quantize.
 
     Raises:
-        RecipeError: no tensor of the model matches the recipe.
+        RecipeError: no tensor of the model matches the recipe, or a `keep` pattern matches no
+            Linear and no attention.
     """
     activations: dict[str, TensorQuantizer] = {}
     weights: dict[str, QuantLinear] = {}
+    linears, attentions = _linears(model), attention_modules(model, probe, model)
+    names = [name for found in linears.values() for name in found]
+    check_keep(recipe, names + [name for name, _ in attentions])
     with silent_absl():
-        if recipe.linear:
-            for name, linear in _linears(model, recipe):
-                quantized = _quant_linear(linear, recipe.calibration)
-                _replace(model, name, quantized)
-                activations[f"{name}.input"] = quantized.input_quantizer
-                weights[name] = quantized
-        if recipe.attention:
-            for name, module in attention_modules(model, probe, model):
-                if not is_kept(name, recipe.keep):
-                    sites = {s: _quantizer(recipe.calibration) for s in ATTENTION_SITES}
-                    setattr(module, QUANTIZERS, AttentionSites(sites))
-                    activations |= {f"{name}.{site}": q for site, q in sites.items()}
+        for linear, found in linears.items() if recipe.linear else ():
+            if _is_chosen(linear, found, recipe):
+                quantized = _quant_linear(linear)
+                for name in found:
+                    _replace(model, name, quantized)
+                activations[f"{found[0]}.input"] = quantized.input_quantizer
+                weights[found[0]] = quantized
+        for name, module in attentions if recipe.attention else ():
+            if not is_kept(name, recipe.keep):
+                sites = {s: _quantizer() for s in ATTENTION_SITES}
+                setattr(module, QUANTIZERS, AttentionSites(sites).eval())
+                activations |= {f"{name}.{site}": q for site, q in sites.items()}
     if not activations:
         raise RecipeError(
             f"recipe {recipe.name!r} matches no layer of {type(model).__name__}",
@@ -77,23 +82,27 @@ def annotate(model: nn.Module, probe: tuple[Tensor, ...], recipe: Recipe) -> Ann
     return annotated
 
 
-def _linears(model: nn.Module, recipe: Recipe) -> list[tuple[str, nn.Linear]]:
-    return [
-        (name, module)
-        for name, module in model.named_modules()
-        if type(module) is nn.Linear
-        and not is_kept(name, recipe.keep)
-        and not is_too_small(module.in_features, module.out_features)
-    ]
+def _linears(model: nn.Module) -> dict[nn.Linear, list[str]]:
+    """Each Linear with all its names: a shared one has several."""
+    found: dict[nn.Linear, list[str]] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        if type(module) is nn.Linear:
+            found.setdefault(module, []).append(name)
+    return found
 
 
-def _quant_linear(linear: nn.Linear, calibration: CalibrationSettings) -> QuantLinear:
+def _is_chosen(linear: nn.Linear, names: list[str], recipe: Recipe) -> bool:
+    small = is_too_small(linear.in_features, linear.out_features)
+    return not small and not any(is_kept(name, recipe.keep) for name in names)
+
+
+def _quant_linear(linear: nn.Linear) -> QuantLinear:
     quantized = QuantLinear(
         linear.in_features,
         linear.out_features,
         bias=linear.bias is not None,
-        quant_desc_input=_descriptor(calibration),
-        quant_desc_weight=QuantDescriptor(num_bits=8, axis=(0,), calib_method="max"),
+        quant_desc_input=QuantDescriptor(num_bits=8),
+        quant_desc_weight=QuantDescriptor(num_bits=8, axis=(0,)),
     )
     quantized.weight, quantized.bias = linear.weight, linear.bias
     quantized.weight_quantizer.amax = weight_amax(linear.weight)
@@ -113,13 +122,8 @@ def weight_amax(weight: Tensor) -> list[list[float]]:
     return [[value] for value in amax.tolist()]
 
 
-def _quantizer(calibration: CalibrationSettings) -> TensorQuantizer:
-    return TensorQuantizer(_descriptor(calibration))
-
-
-def _descriptor(calibration: CalibrationSettings) -> QuantDescriptor:
-    method = "max" if calibration.method == "max" else "histogram"
-    return QuantDescriptor(num_bits=8, calib_method=method)
+def _quantizer() -> TensorQuantizer:
+    return TensorQuantizer(QuantDescriptor(num_bits=8))
 
 
 def _switch(quantizer: TensorQuantizer, *, quantize: bool, collect: bool) -> None:

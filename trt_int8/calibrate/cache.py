@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import uuid
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from trt_int8.errors import CalibrationError
+from trt_int8.errors import CalibrationError, RangeError
 from trt_int8.spec.ranges import RangeTable
 
 _TODO = "delete the file and calibrate again"
@@ -29,11 +30,14 @@ def cache_path(folder: Path, table: RangeTable) -> Path:
 
 
 def save(path: Path, table: RangeTable) -> None:
-    """Write the table; whole or not at all."""
+    """Write the table; whole or not at all, even if several builds do so at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(table.to_json(), encoding="utf-8")
-    partial.replace(path)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
+    try:
+        partial.write_text(table.to_json(), encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def load(path: Path, wanted: RangeTable) -> RangeTable | None:
@@ -59,6 +63,8 @@ def load(path: Path, wanted: RangeTable) -> RangeTable | None:
         table = RangeTable.model_validate_json(text)
     except (ValidationError, json.JSONDecodeError) as error:
         raise _refuse(path, "is damaged") from error
+    except RangeError as error:
+        raise _refuse(path, f"is damaged ({error.came})") from error
     if table.to_json() != text:
         raise _refuse(path, "is not in the canonical form (edited, unsorted or duplicate keys)")
     for field in ("format", "model_sha256", "data_sha256", "method", "samples"):

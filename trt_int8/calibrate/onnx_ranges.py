@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 import onnx
 import onnxruntime
 import torch
 
-from trt_int8.calibrate.estimators import collect, find_range, make_calibrator
+from trt_int8.calibrate.estimators import find_range
+from trt_int8.calibrate.histogram import HistogramCalibrator
 from trt_int8.calibrate.texts import TokenArrays
-from trt_int8.errors import GraphError
+from trt_int8.errors import GraphError, first_line
 from trt_int8.spec.ranges import TensorRange
 from trt_int8.spec.recipe import CalibrationSettings
 
@@ -35,20 +37,28 @@ def collect_onnx_ranges(
         GraphError: ONNX Runtime cannot run the graph on these inputs.
         RangeError: a tensor holds NaN or infinity, or only zeros.
     """
-    calibrators = {name: make_calibrator(settings) for name in tensors}
-    try:
+    calibrators = [HistogramCalibrator(name) for name in tensors]
+    with _named_errors():
         session = _session_with_outputs(model, tensors)
-        for batch in batches:
-            for name, value in zip(tensors, session.run(list(tensors), batch), strict=True):
-                collect(calibrators[name], torch.from_numpy(value), name)
-            advance()
-    except (RuntimeError, ValueError) as error:
+    for batch in batches:
+        with _named_errors():
+            values = session.run(list(tensors), batch)
+        for calibrator, value in zip(calibrators, values, strict=True):
+            calibrator.collect(torch.from_numpy(value))
+        advance()
+    return {calibrator.name: find_range(calibrator, settings) for calibrator in calibrators}
+
+
+@contextlib.contextmanager
+def _named_errors() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # ONNX Runtime's errors share no narrower base
         raise GraphError(
-            f"ONNX Runtime cannot run the model ({str(error).splitlines()[0]})",
+            f"ONNX Runtime cannot run the model ({first_line(error)})",
             wanted="a model that runs on these calibration inputs",
             todo="check the ONNX file and its tokenizer",
         ) from error
-    return {name: find_range(name, calibrators[name], settings) for name in tensors}
 
 
 def _session_with_outputs(

@@ -8,6 +8,7 @@ import torch
 
 from trt_int8.annotate.torch_model import AnnotatedModel, silent_absl
 from trt_int8.calibrate.estimators import find_range
+from trt_int8.calibrate.histogram import HistogramCalibrator
 from trt_int8.calibrate.texts import TokenArrays
 from trt_int8.errors import RangeError
 from trt_int8.model.huggingface import TextModel
@@ -26,16 +27,19 @@ def collect_ranges(
 
     Args:
         model: its wrapper is called with each batch.
-        annotated: its quantizers collect.
+        annotated: its quantizers collect, each with a new calibrator of ours.
         batches: int64 [B, S] arrays without padding.
         settings: the estimator.
         advance: called after each batch.
 
     Raises:
-        RangeError: the model gave NaN or infinity, or a site saw no data.
+        RangeError: a site or an output is NaN or infinite, or a site saw no data or only zeros.
     """
+    calibrators = [HistogramCalibrator(name) for name in annotated.activations]
+    for calibrator in calibrators:
+        annotated.activations[calibrator.name]._calibrator = calibrator
     annotated.enable(quantize=False, collect=True)
-    with torch.no_grad(), silent_absl():
+    with torch.no_grad():
         for batch in batches:
             outputs = model.wrapper(*(torch.from_numpy(batch[n]) for n in model.input_names))
             if not all(bool(torch.isfinite(output).all()) for output in outputs):
@@ -45,12 +49,8 @@ def collect_ranges(
                     todo="check the model and the calibration texts",
                 )
             advance()
-    ranges = {
-        name: find_range(name, quantizer._calibrator, settings)
-        for name, quantizer in annotated.activations.items()
-    }
     annotated.enable(quantize=False)
-    return ranges
+    return {calibrator.name: find_range(calibrator, settings) for calibrator in calibrators}
 
 
 def apply_ranges(annotated: AnnotatedModel, ranges: dict[str, TensorRange]) -> None:

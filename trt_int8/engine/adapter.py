@@ -7,76 +7,38 @@ checked against NVIDIA's own bindings (`tests/engine/test_tensorrt_contract.py`)
 
 from __future__ import annotations
 
-import ctypes
-import importlib.metadata
-from collections.abc import Callable
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from trt_int8 import optional
 from trt_int8.engine import layers_block
+from trt_int8.engine.files import write_whole
+from trt_int8.engine.flavour import MODULE_OF, local_sm
 from trt_int8.errors import CancelledError, EngineError, TargetError
 from trt_int8.spec.build import BuildRequest, Flavour
 
-_MODULE_OF = {Flavour.RTX: "tensorrt_rtx", Flavour.TENSORRT: "tensorrt"}
-_PACKAGES_OF = {
-    Flavour.RTX: ("tensorrt-rtx-cu13", "tensorrt_rtx_cu13", "tensorrt-rtx"),
-    Flavour.TENSORRT: ("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-bindings"),
-}
-
-PhaseStart = Callable[[str, "str | None", int], None]
-
 
 class ProgressSink:
-    """Receives the builder's progress; `step` answers False to cancel the build."""
+    """Receives the builder's progress.
+
+    Attributes:
+        cancelled: the build is to stop; `step` then answers False.
+    """
+
+    cancelled = False
 
     def phase(self, name: str, parent: str | None, steps: int) -> None:
         """A phase of `steps` steps begins inside `parent`."""
 
     def step(self, name: str, step: int) -> bool:
         """Step number `step` of phase `name` is done."""
-        return True
+        return not self.cancelled
 
     def finish(self, name: str) -> None:
         """Phase `name` is done."""
-
-
-def choose_flavour(asked: str) -> Flavour:
-    """Resolve `--flavour auto`: TensorRT where it and a GPU are present, else TensorRT-RTX."""
-    if asked != "auto":
-        return Flavour(asked)
-    has_tensorrt = optional.is_installed(_MODULE_OF[Flavour.TENSORRT])
-    return Flavour.TENSORRT if has_tensorrt and local_sm() is not None else Flavour.RTX
-
-
-def local_sm() -> int | None:
-    """Compute capability times ten of the first GPU of this machine; None without one."""
-    try:
-        cuda = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return None
-    device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
-    # CUDA driver API: attributes 75 and 76 are the compute capability's major and minor numbers.
-    calls = (
-        lambda: cuda.cuInit(0),
-        lambda: cuda.cuDeviceGet(ctypes.byref(device), 0),
-        lambda: cuda.cuDeviceGetAttribute(ctypes.byref(major), 75, device),
-        lambda: cuda.cuDeviceGetAttribute(ctypes.byref(minor), 76, device),
-    )
-    if any(call() != 0 for call in calls):
-        return None
-    return major.value * 10 + minor.value
-
-
-def installed_version(flavour: Flavour) -> str:
-    """Version of the flavour's package, without importing it; "not installed" without one."""
-    for package in _PACKAGES_OF[flavour]:
-        try:
-            return importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return "not installed"
 
 
 class Adapter:
@@ -89,7 +51,7 @@ class Adapter:
             MissingPackageError: it is not installed.
         """
         self.flavour = flavour
-        self._trt: Any = module if module is not None else optional.load(_MODULE_OF[flavour])
+        self._trt: Any = module if module is not None else optional.load(MODULE_OF[flavour])
 
     @property
     def version(self) -> str:
@@ -112,8 +74,10 @@ class Adapter:
             CancelledError: `sink` cancelled.
         """
         log = _make_logger(self._trt)
+        self._check_target(request.sm)
         self._register_plugins(log, request.plugin_libraries)
-        builder = self._trt.Builder(log)
+        with self._starting(log):
+            builder = self._trt.Builder(log)
         network = builder.create_network(network_flags(self._trt))
         parser = self._trt.OnnxParser(network, log)
         if not parser.parse_from_file(request.onnx_path):
@@ -123,11 +87,14 @@ class Adapter:
                 todo="leave the named node out of the recipe, or export the model differently",
             )
         config = self._config(builder, request, sink)
-        cache = self._load_timing_cache(config, request.timing_cache)
+        cache = None if self.flavour is Flavour.RTX else request.timing_cache
+        if cache is not None:
+            _load_timing_cache(config, Path(cache))
         plan = builder.build_serialized_network(network, config)
         if plan is None:
-            raise CancelledError if sink_cancelled(sink) else self._failed(request, log)
-        self._save_timing_cache(cache, config, request.timing_cache)
+            raise CancelledError if sink.cancelled else self._failed(request, log)
+        if cache is not None:
+            _save_timing_cache(config, Path(cache))
         return plan, self._evidence(plan, log)
 
     def _config(self, builder: Any, request: BuildRequest, sink: ProgressSink) -> Any:
@@ -145,8 +112,9 @@ class Adapter:
         config.add_optimization_profile(profile)
         return config
 
-    def _set_target(self, config: Any, sm: int | None) -> None:
-        if hasattr(config, "set_compute_capability"):
+    def _check_target(self, sm: int | None) -> None:
+        # Only TensorRT-RTX builds for other cards than the one in this machine.
+        if hasattr(self._trt, "ComputeCapability"):
             name = f"SM{sm}"
             if sm is None or not hasattr(self._trt.ComputeCapability, name):
                 raise TargetError(
@@ -154,8 +122,6 @@ class Adapter:
                     wanted="a compute capability it lists",
                     todo="choose another --target",
                 )
-            config.num_compute_capabilities = 1
-            config.set_compute_capability(getattr(self._trt.ComputeCapability, name), 0)
         elif sm is not None and sm != local_sm():
             raise TargetError(
                 f"TensorRT builds for the card in this machine (SM{local_sm()}), not for SM{sm}",
@@ -163,42 +129,58 @@ class Adapter:
                 todo="leave --target out, or pass --flavour rtx to build ahead of time",
             )
 
+    def _set_target(self, config: Any, sm: int | None) -> None:
+        if hasattr(config, "set_compute_capability"):
+            name = f"SM{sm}"  # `_check_target` saw that it is there
+            config.num_compute_capabilities = 1
+            config.set_compute_capability(getattr(self._trt.ComputeCapability, name), 0)
+
+    @contextlib.contextmanager
+    def _starting(self, log: Any) -> Iterator[None]:
+        try:
+            yield
+        except TypeError as error:
+            # What the bindings raise when CUDA does not start: no GPU, or too old a driver.
+            raise EngineError(
+                f"TensorRT {self.version} cannot start ({log.reason() or error})",
+                wanted="an NVIDIA GPU and a driver new enough for this TensorRT",
+                todo="check nvidia-smi, or pass --flavour rtx to build without a GPU",
+            ) from error
+
     def _register_plugins(self, log: Any, libraries: tuple[str, ...]) -> None:
         if hasattr(self._trt, "init_libnvinfer_plugins"):
             self._trt.init_libnvinfer_plugins(log, "")
-        if libraries:
-            registry = self._trt.get_plugin_registry()
-            for library in libraries:
-                registry.load_library(library)
-
-    def _load_timing_cache(self, config: Any, path: str | None) -> Any:
-        if path is None or self.flavour is Flavour.RTX:
-            return None
-        stored = Path(path).read_bytes() if Path(path).is_file() else b""
-        cache = config.create_timing_cache(stored)
-        config.set_timing_cache(cache, ignore_mismatch=False)
-        return cache
-
-    def _save_timing_cache(self, cache: Any, config: Any, path: str | None) -> None:
-        if cache is None or path is None:
+        if not libraries:
             return
-        partial = Path(f"{path}.partial")
-        partial.write_bytes(bytes(config.get_timing_cache().serialize()))
-        partial.replace(path)
+        registry = self._trt.get_plugin_registry()
+        for library in libraries:
+            if registry.load_library(library) is None:
+                raise EngineError(
+                    f"plugin library {library!r} cannot be loaded"
+                    f" ({log.reason() or 'no reason in the log'})",
+                    wanted="a shared library with TensorRT plugin creators",
+                    todo="build it against this TensorRT version, and check it with ldd",
+                )
 
     def _evidence(self, plan: Any, log: Any) -> str:
         if self.flavour is Flavour.RTX:
             return layers_block.extract(log.messages)
         runtime = self._trt.Runtime(log)
         engine = runtime.deserialize_cuda_engine(plan)
+        if engine is None:
+            raise EngineError(
+                f"TensorRT {self.version} cannot load the engine it just built"
+                f" ({log.reason() or 'no reason in the log'})",
+                wanted="an engine that loads on this card",
+                todo="check the free GPU memory, then report this with --debug",
+            )
         inspector = engine.create_engine_inspector()
         return str(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
 
     def _failed(self, request: BuildRequest, log: Any) -> EngineError:
-        reason = " | ".join(log.errors[-3:]) or "no reason in its log"
         return EngineError(
             f"TensorRT {self.version} built no engine from {Path(request.onnx_path).name!r}"
-            f" for SM{request.sm} ({reason})",
+            f" for SM{request.sm} ({log.reason() or 'no reason in its log'})",
             wanted="a network it supports on this target",
             todo="try a smaller --shapes range or a recipe with fewer INT8 sites",
         )
@@ -223,18 +205,29 @@ def precision_flags(trt: Any) -> tuple[Any, ...]:
 
 
 def parser_errors(parser: Any) -> str:
-    """The parser's complaints in one line, with the node where the version tells it."""
+    """The parser's complaints in one line, with node and operator where the version tells."""
     texts = []
     for index in range(min(parser.num_errors, 3)):
         error = parser.get_error(index)
         node = error.node_name() if hasattr(error, "node_name") else f"node {error.node()}"
-        texts.append(f"{node}: {error.desc()}")
+        operator = f" ({error.node_operator()})" if hasattr(error, "node_operator") else ""
+        texts.append(f"{node}{operator}: {error.desc()}")
     return "; ".join(texts)
 
 
-def sink_cancelled(sink: ProgressSink) -> bool:
-    """Tell whether a sink asked to stop."""
-    return bool(getattr(sink, "cancelled", False))
+def _load_timing_cache(config: Any, path: Path) -> None:
+    # A missing folder is found out now, not after the build.
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stored = path.read_bytes() if path.is_file() else b""
+    if not config.set_timing_cache(config.create_timing_cache(stored), ignore_mismatch=False):
+        # It is of another card or version: start anew.
+        config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
+
+
+def _save_timing_cache(config: Any, path: Path) -> None:
+    cache = config.get_timing_cache()
+    if cache is not None:
+        write_whole(path, bytes(cache.serialize()))
 
 
 def _make_logger(trt: Any) -> Any:
@@ -250,6 +243,10 @@ def _make_logger(trt: Any) -> Any:
             self.messages.append(message)
             if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
                 self.errors.append(" ".join(message.split()))
+
+        def reason(self) -> str:
+            """The last errors in one line; empty without any."""
+            return " | ".join(self.errors[-3:])
 
     return Logger()
 

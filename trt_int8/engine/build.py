@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
 import os
 import subprocess
@@ -18,6 +20,8 @@ from trt_int8.spec.build import BuildRequest, BuildResult
 
 Progress = Callable[[str, float], None]
 _GRACE_SECONDS = 10.0
+# Linux <sys/personality.h>; it holds per thread and is inherited by its child processes.
+_QUERY_PERSONALITY, _ADDR_NO_RANDOMIZE = 0xFFFFFFFF, 0x0040000
 
 
 def build_engines(
@@ -37,22 +41,18 @@ def build_engines(
     cancel = threading.Event()
     with ThreadPoolExecutor(max_workers=max(jobs, 1)) as pool:
         futures = {
-            pool.submit(_build, label, request, progress, cancel): label
+            label: pool.submit(_build, label, request, progress, cancel)
             for label, request in requests.items()
         }
         try:
-            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-            failed = [f for f in done if f.exception() is not None]
+            done, _ = wait(futures.values(), return_when=FIRST_EXCEPTION)
+            for future in done:
+                future.result()
         except BaseException:
             cancel.set()
             pool.shutdown(wait=True, cancel_futures=True)
             raise
-        if failed:
-            cancel.set()
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise failed[0].exception() or CancelledError()
-        results = {label: future.result() for future, label in futures.items()}
-    return {label: results[label] for label in requests}
+    return {label: future.result() for label, future in futures.items()}
 
 
 def _build(
@@ -60,6 +60,7 @@ def _build(
 ) -> BuildResult:
     if cancel.is_set():
         raise CancelledError
+    _fix_addresses()
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as stderr:
         # A session of its own: Ctrl-C reaches the parent only, which then cancels in order.
         with subprocess.Popen(
@@ -78,6 +79,19 @@ def _build(
         return _outcome(label, request, last, process.returncode, stderr)
 
 
+def _fix_addresses() -> None:
+    """Start this thread's child processes without address randomization (Linux).
+
+    TensorRT-RTX lists some things in the order of their addresses, so that engines would differ
+    in a few bytes from run to run. Where the call is not allowed, nothing changes.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        personality = ctypes.CDLL(None).personality
+        current = personality(_QUERY_PERSONALITY)
+        if current >= 0:
+            personality(current | _ADDR_NO_RANDOMIZE)
+
+
 def _talk(
     process: subprocess.Popen[str], request: BuildRequest, progress: Callable[[float], None]
 ) -> dict[str, Any]:
@@ -85,7 +99,9 @@ def _talk(
     assert process.stdin is not None
     assert process.stdout is not None
     last: dict[str, Any] = {}
-    try:
+    # Either error means that the worker died, before it read or while it wrote a line: its exit
+    # code and stderr tell why.
+    with contextlib.suppress(BrokenPipeError, json.JSONDecodeError):
         process.stdin.write(request.model_dump_json() + "\n")
         process.stdin.flush()
         for line in process.stdout:
@@ -94,8 +110,8 @@ def _talk(
                 progress(float(event["progress"]))
             else:
                 last = event
-    except BrokenPipeError:
-        pass  # the worker died; its exit code and stderr tell why
+    with contextlib.suppress(BrokenPipeError):
+        process.stdin.close()
     return last
 
 

@@ -21,28 +21,81 @@ _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
 
+def resolve_out(path: Path) -> Path:
+    """The real place of an output folder: absolute, without links and dots.
+
+    Raises:
+        BundleError: its links form a circle, or it is the current folder (or around it): replacing
+            that would leave the user's shell in a deleted folder.
+    """
+    try:
+        out, current = path.resolve(), Path.cwd()
+    except (OSError, RuntimeError) as error:  # a circle of links is a RuntimeError up to 3.12
+        raise BundleError(
+            f"{str(path)!r} cannot be resolved ({error})",
+            wanted="a path to a folder",
+            todo="choose another --out",
+        ) from error
+    if out == current or out in current.parents:
+        raise BundleError(
+            f"{str(path)!r} is the folder this command runs in, or around it",
+            wanted="a folder that can be replaced as a whole",
+            todo=f"choose a folder inside it, for example --out {path / 'engines'}",
+        )
+    return out
+
+
 def check_destination(out: Path, *, force: bool) -> None:
     """Refuse, before any work, a place that cannot take the bundle.
 
     Raises:
         BundleError: `out` is a file, holds something that is not a bundle, holds a bundle and
-            `force` is off, or its parent cannot be written.
+            `force` is off, cannot be read, is a mount point, or its parent cannot be written.
     """
-    if out.exists() and not out.is_dir():
-        raise BundleError(f"{str(out)!r} is a file", wanted="a folder", todo="choose another --out")
-    if out.is_dir() and any(out.iterdir()):
-        if not (out / MANIFEST_NAME).is_file():
-            raise BundleError(
-                f"{str(out)!r} holds files that are not a bundle",
-                wanted="a new or empty folder, or an old bundle",
-                todo="choose another --out (nothing was deleted)",
-            )
-        if not force:
-            raise BundleError(
-                f"{str(out)!r} already holds a bundle",
-                wanted="a new folder",
-                todo="pass --force to replace it, or choose another --out",
-            )
+    out = resolve_out(out)
+    try:
+        has_bundle = _holds_bundle(out, todo="choose another --out (nothing was deleted)")
+        is_mount = out.is_mount()
+    except OSError as error:
+        raise BundleError(
+            f"{str(out)!r} cannot be read ({error.strerror})",
+            wanted="a folder of yours",
+            todo="choose another --out",
+        ) from error
+    if has_bundle and not force:
+        raise BundleError(
+            f"{str(out)!r} already holds a bundle",
+            wanted="a new folder",
+            todo="pass --force to replace it, or choose another --out",
+        )
+    if is_mount:
+        raise BundleError(
+            f"{str(out)!r} is a mount point",
+            wanted="a folder that can be replaced as a whole",
+            todo=f"choose a folder inside it, for example --out {out / 'model'}",
+        )
+    _check_parent(out)
+
+
+def _holds_bundle(out: Path, *, todo: str) -> bool:
+    """Tell whether there is a bundle; False for nothing or an empty folder, else an error."""
+    if not out.exists():
+        return False
+    if not out.is_dir():
+        raise BundleError(f"{str(out)!r} is a file", wanted="a folder", todo=todo)
+    if (out / MANIFEST_NAME).is_file():
+        return True
+    if any(out.iterdir()):
+        raise BundleError(
+            f"{str(out)!r} holds files that are not a bundle",
+            wanted="a new or empty folder, or an old bundle",
+            todo=todo,
+        )
+    return False
+
+
+def _check_parent(out: Path) -> None:
+    missing = [folder for folder in out.parents if not folder.exists()]
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.probe-"):
@@ -53,6 +106,10 @@ def check_destination(out: Path, *, force: bool) -> None:
             wanted="a writable folder",
             todo="choose another --out",
         ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            for folder in missing:
+                folder.rmdir()
 
 
 @contextlib.contextmanager
@@ -62,10 +119,13 @@ def staging(out: Path) -> Iterator[Path]:
     On any error, Ctrl-C included, it is removed and `out` stays as it was.
 
     Raises:
-        BundleError: the disk is full.
+        BundleError: the disk is full, or files that are not a bundle came into `out` meanwhile.
     """
-    folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.partial-"))
+    out = resolve_out(out)
+    folder = None
     try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.partial-"))
         yield folder
         folder.chmod(0o755)
         _move_into_place(folder, out)
@@ -73,15 +133,23 @@ def staging(out: Path) -> Iterator[Path]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise BundleError(
                 f"the disk of {str(out.parent)!r} is full",
-                wanted=f"more room (now {shutil.disk_usage(out.parent).free >> 20} MB)",
+                wanted=f"more room (now {_free_bytes(out) >> 20} MB)",
                 todo="free space or choose another --out; nothing half-written was left",
             ) from error
         raise
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _free_bytes(out: Path) -> int:
+    return shutil.disk_usage(next(folder for folder in out.parents if folder.exists())).free
 
 
 def _move_into_place(folder: Path, out: Path) -> None:
+    # What came during the build is not ours to delete.
+    todo = "move them or choose another --out (they were kept; the new bundle was removed)"
+    _holds_bundle(out, todo=todo)
     if not out.exists():
         folder.rename(out)
         return
@@ -129,7 +197,8 @@ def read_manifest(bundle: Path) -> Manifest:
     """Read a bundle's manifest and check every file it lists.
 
     Raises:
-        BundleError: there is no manifest, it is of another format, or a file is missing or changed.
+        BundleError: there is no manifest, it is of another format, it does not list an engine, or
+            a file is missing or changed.
     """
     todo = "build the bundle again"
     try:
@@ -139,11 +208,21 @@ def read_manifest(bundle: Path) -> Manifest:
             f"{str(bundle)!r} has no {MANIFEST_NAME}", wanted="a bundle", todo=todo
         ) from error
     except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
         raise BundleError(
-            f"the manifest of {str(bundle)!r} cannot be read ({error.error_count()} faults)",
+            f"the manifest of {str(bundle)!r} cannot be read ({error.error_count()} faults,"
+            f" first: {place} {first['msg']})",
             wanted="one written by this version",
             todo=todo,
         ) from error
+    for engine in manifest.engines:
+        if engine.path not in manifest.files:
+            raise BundleError(
+                f"the manifest of {str(bundle)!r} has no sha256 of engine {engine.path!r}",
+                wanted="one for every engine",
+                todo=todo,
+            )
     for name, entry in manifest.files.items():
         file = bundle / name
         if not file.is_file() or file_sha256(file) != entry.sha256:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -81,24 +81,43 @@ def _is_one_kernel(nodes: list[NodeCoverage]) -> bool:
 def _judge(site: MatMulSite, evidence: Evidence) -> NodeCoverage:
     layers = evidence.layers_of(site.node)
     if not layers:
-        return _verdict(site, "unmapped", None, "no kernel of the engine names this node")
-    layer = layers[0]
+        return _verdict(site, "unmapped", None, (), _why_unmapped(evidence))
+    operators = evidence.operators_of(site.node)
+    layer, types = layers[0], _multiplied_types(layers[0], operators)
     runs: Runs = "int8" if all(_is_int8(entry) for entry in layers) else "float"
     if evidence.operators is not None:
-        plan_runs = _plan_verdict(evidence.operators_of(site.node))
+        plan_runs = _plan_verdict(operators)
         if plan_runs != runs:
             reason = f"the builder's log says {runs}, the plan says {plan_runs or 'nothing'}"
-            return _verdict(site, "disputed", layer, reason)
-    reason = "" if runs == "int8" else _why_float(site, layer)
-    return _verdict(site, runs, layer, reason)
+            return _verdict(site, "disputed", layer, types, reason)
+    reason = "" if runs == "int8" else _why_float(site, layer, types)
+    return _verdict(site, runs, layer, types, reason)
+
+
+def _multiplied_types(layer: EngineLayer, operators: list[PlanOperator]) -> tuple[str, ...]:
+    """Data types of the two operands where they are multiplied.
+
+    A kernel that casts first reads other types; the plan then has the inner GEMM as an operator
+    of its own, beside the fused one. Without a plan the cast type is not known.
+    """
+    read = tuple(tensor.dtype for tensor in layer.operands)
+    if not layer.casts_first:
+        return read
+    inner = [o.operands for o in operators if o.kind == "gemm" and "int8" not in o.operands]
+    return inner[-1] if inner else tuple("unknown" if t == "int8" else t for t in read)
 
 
 def _is_int8(layer: EngineLayer) -> bool:
     if layer.kind == "attention":
-        # Q, K and V; a mask or position bias may come in another type.
-        codes = sum(tensor.dtype == "int8" for tensor in layer.inputs)
-        return codes == 3 and {tensor.dtype for tensor in layer.outputs} == {"int8"}
-    return [t.dtype for t in layer.operands] == ["int8", "int8"]
+        inputs = [tensor.dtype for tensor in layer.inputs]
+        outputs = {tensor.dtype for tensor in layer.outputs}
+        return _has_int8_qkv(inputs) and outputs == {"int8"}
+    return not layer.casts_first and [t.dtype for t in layer.operands] == ["int8", "int8"]
+
+
+def _has_int8_qkv(types: Sequence[str]) -> bool:
+    """Q, K and V; shapes, a mask or position bias may come in another type, but a known one."""
+    return types.count("int8") == 3 and "unknown" not in types
 
 
 def _plan_verdict(operators: list[PlanOperator]) -> Runs | None:
@@ -109,18 +128,28 @@ def _plan_verdict(operators: list[PlanOperator]) -> Runs | None:
 
 def _operator_is_int8(operator: PlanOperator) -> bool:
     if operator.kind == "attention":
-        return operator.int8_bmms and operator.operands.count("int8") == 3
+        return operator.int8_bmms and _has_int8_qkv(operator.operands)
     return operator.operands == ("int8", "int8")
 
 
-def _why_float(site: MatMulSite, layer: EngineLayer) -> str:
-    types = " x ".join(t.dtype for t in layer.operands)
+def _why_unmapped(evidence: Evidence) -> str:
+    if any(layer.is_opaque for layer in evidence.layers):
+        return f"TensorRT {evidence.version} does not list the kernels inside its fused layers"
+    return "no kernel of the engine names this node"
+
+
+def _why_float(site: MatMulSite, layer: EngineLayer, types: tuple[str, ...]) -> str:
+    text = " x ".join(types)
     if not site.wanted_int8:
-        return f"no Q/DQ on both operands in the ONNX file (runs {types})"
-    return f"Q/DQ is there, but TensorRT chose a {types} kernel"
+        return f"no Q/DQ on both operands in the ONNX file (runs {text})"
+    if layer.casts_first:
+        return f"Q/DQ is there, but TensorRT's kernel casts first and multiplies {text}"
+    return f"Q/DQ is there, but TensorRT chose a {text} kernel"
 
 
-def _verdict(site: MatMulSite, runs: Runs, layer: EngineLayer | None, reason: str) -> NodeCoverage:
+def _verdict(
+    site: MatMulSite, runs: Runs, layer: EngineLayer | None, types: tuple[str, ...], reason: str
+) -> NodeCoverage:
     constant = None
     if layer is not None and site.role in ("linear", "small"):
         names = {t.name for t in layer.constants}
@@ -130,7 +159,7 @@ def _verdict(site: MatMulSite, runs: Runs, layer: EngineLayer | None, reason: st
         role=site.role,
         wanted_int8=site.wanted_int8,
         runs=runs,
-        operands=tuple(t.dtype for t in layer.operands) if layer else (),
+        operands=types,
         output=layer.outputs[0].dtype if layer and layer.outputs else "unknown",
         constant_weight=constant,
         kernel=layer.name if layer else "",

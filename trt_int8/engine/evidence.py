@@ -24,6 +24,10 @@ _TYPE_WORDS = {
     "uint8": "uint8",
 }
 _ONNX_LAYER = re.compile(r"\[ONNX Layer: (.*?)\](?=\s*(?:\[ONNX Layer: |[\x1e\x1f]|$))")
+# Myelin names a fused kernel after its steps, in order: `__myl_CastMulCastFc` dequantizes, then
+# multiplies.
+_CAST_BEFORE_GEMM = re.compile(r"^__myl_[A-Za-z]*?(Cast|Mul)[A-Za-z]*?Fc")
+_OPAQUE = "{ForeignNode["
 _SCALE_OPERAND = re.compile(r"_(alpha|beta)(_myl\d+)?$")
 
 
@@ -57,9 +61,19 @@ class EngineLayer:
 
     @property
     def operands(self) -> tuple[EngineTensor, ...]:
-        """What a GEMM multiplies: its first two tensors that are not its scale factors."""
+        """What a GEMM reads: its first two tensors that are not its scale factors."""
         tensors = [t for t in self.inputs + self.constants if not _SCALE_OPERAND.search(t.name)]
         return tuple(tensors[:2])
+
+    @property
+    def casts_first(self) -> bool:
+        """It changes the type of what it reads before it multiplies."""
+        return _CAST_BEFORE_GEMM.match(self.name) is not None
+
+    @property
+    def is_opaque(self) -> bool:
+        """It stands for a whole subgraph whose kernels are not listed (TensorRT 8.6)."""
+        return self.name.startswith(_OPAQUE)
 
 
 def layer_kind(layer_type: str, name: str) -> LayerKind:

@@ -20,7 +20,8 @@ def parse(text: str) -> tuple[EngineLayer, ...]:
     """Turn the JSON into layers.
 
     Raises:
-        CoverageError: it is not such JSON, or the engine was built without details.
+        CoverageError: it is not such JSON, a layer has an unknown form, or the engine was built
+            without details.
     """
     try:
         layers = json.loads(text)["Layers"]
@@ -30,11 +31,28 @@ def parse(text: str) -> tuple[EngineLayer, ...]:
             wanted="EngineInspector.get_engine_information(JSON)",
             todo=_TODO,
         ) from error
+    if not isinstance(layers, list):
+        raise _unknown_form(layers)
     if not layers or any(isinstance(layer, str) for layer in layers):
         raise CoverageError(
             "the engine lists layer names only", wanted="layers with data types", todo=_TODO
         )
-    return tuple(_layer(layer) for layer in layers)
+    return tuple(_checked_layer(layer) for layer in layers)
+
+
+def _checked_layer(layer: Any) -> EngineLayer:
+    try:
+        return _layer(layer)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _unknown_form(layer) from error
+
+
+def _unknown_form(layer: object) -> CoverageError:
+    return CoverageError(
+        f"a layer in the engine inspector's text has an unknown form: {str(layer)[:80]!r}",
+        wanted="Name, LayerType, Inputs, Outputs, Metadata",
+        todo="use a TensorRT version from 8.6 to 11",
+    )
 
 
 def _layer(layer: dict[str, Any]) -> EngineLayer:

@@ -15,6 +15,8 @@ _LINE = re.compile(
 # Layers outside the fused graph (copies of shape values, plugins) have a shorter form; they
 # never count as INT8, so their name is enough.
 _SHORT_LINE = re.compile(r"^Name: (?P<name>.*?), LayerType: (?P<type>\w+)\b")
+# What follows the layers in the same message; its lines are indented.
+_END = re.compile(r"^(?:I/O Tensors|Bindings|Engine Metadata):", re.MULTILINE)
 _KERNEL_TYPES = ("gemm", "kgen", "runtime_fusion", "fusion")
 _TENSOR = re.compile(r"\{ Name: (.*?), Dimensions: \[.*?\],.*?Datatype: (\w+)")
 
@@ -34,8 +36,9 @@ def parse(block: str) -> tuple[EngineLayer, ...]:
     Raises:
         CoverageError: the block is missing or a line of it cannot be read; nothing is guessed.
     """
-    lines = [line for line in block.splitlines() if line.startswith("Name: ")]
-    if not lines:
+    head, _, text = block.partition("\n")
+    lines = [line for line in _END.split(text, maxsplit=1)[0].splitlines() if line.strip()]
+    if head.strip() != "Layers:" or not lines:
         raise CoverageError(
             "the builder log has no readable 'Layers:' block",
             wanted="one line per kernel",

@@ -125,7 +125,7 @@ def _operator(
         kind="attention" if attention else "gemm",
         operands=operands,
         onnx_nodes=onnx_nodes(layers[1]) if layers else (),
-        int8_bmms=bool(fqn) and fqn[1] in int8_kernels if fqn else False,
+        int8_bmms=fqn is not None and fqn[1] in int8_kernels,
     )
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from trt_int8.engine.adapter import Adapter, ProgressSink
+from trt_int8.engine.files import write_whole
 from trt_int8.errors import TrtInt8Error
 from trt_int8.spec.build import BuildRequest, BuildResult
 
@@ -27,7 +28,6 @@ class EventSink(ProgressSink):
 
     def __init__(self, stream: IO[str]) -> None:
         """Write events to `stream`."""
-        self.cancelled = False
         self._stream = stream
         self._written = 0.0
         # Per open phase: its share of the whole, where it starts, and its number of steps.
@@ -74,10 +74,7 @@ def run(request: BuildRequest, sink: EventSink) -> BuildResult:
     seconds = time.perf_counter() - start
     Path(request.evidence_path).write_text(evidence, encoding="utf-8")
     target = Path(request.engine_path)
-    partial = target.with_name(f"{target.name}.partial")
-    with partial.open("wb") as stream:
-        stream.write(plan)
-    partial.replace(target)
+    write_whole(target, plan)
     return BuildResult(
         tensorrt_version=adapter.version,
         engine_bytes=target.stat().st_size,

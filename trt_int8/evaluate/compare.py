@@ -17,11 +17,13 @@ from polygraphy.comparator import Comparator
 from polygraphy.logger import G_LOGGER
 
 from trt_int8.calibrate.texts import TokenArrays
-from trt_int8.errors import GraphError
+from trt_int8.errors import GraphError, first_line
 from trt_int8.numerics import cosine, sqnr_db
 from trt_int8.spec.accuracy import AccuracyReport, OutputError, PairAccuracy
+from trt_int8.spec.shapes import canonical_axis
 
 Outputs = list[dict[str, NDArray[np.float32]]]
+Masks = list[NDArray[np.int64] | None]
 _PAIRS = (("fp16", "fp32"), ("int8", "fp32"), ("int8", "fp16"))
 
 
@@ -34,10 +36,18 @@ class TwinFiles:
     int8: Path
 
 
+@dataclass(frozen=True)
+class FloatOutput:
+    """A float output: its rank, and whether axis 1 is the sequence ([B, S, ...])."""
+
+    rank: int
+    per_token: bool
+
+
 def compare(
     twins: TwinFiles,
     batches: list[TokenArrays],
-    outputs: Mapping[str, int],
+    outputs: Mapping[str, FloatOutput],
     advance: Callable[[], None],
 ) -> AccuracyReport:
     """Measure INT8 and FP16 against FP32, and INT8 against FP16.
@@ -45,26 +55,31 @@ def compare(
     Args:
         twins: ONNX files.
         batches: held-out inputs; each row of a batch is one text.
-        outputs: float outputs to compare, with their ranks (`float_outputs`).
+        outputs: float outputs to compare (`float_outputs`).
         advance: called once per batch and file.
     """
     results = {
         name: run(path, batches, advance)
         for name, path in (("fp32", twins.fp32), ("fp16", twins.fp16), ("int8", twins.int8))
     }
-    masks = [batch.get("attention_mask") for batch in batches]
+    texts = [batch.get("attention_mask") for batch in batches]
+    masks: dict[str, Masks] = {
+        name: texts if output.per_token else [None] * len(batches)
+        for name, output in outputs.items()
+    }
     pairs = tuple(
         PairAccuracy(
             reference=reference,
             measured=measured,
             outputs=tuple(
-                _errors(name, results[reference], results[measured], masks) for name in outputs
+                _errors(name, results[reference], results[measured], masks[name])
+                for name in outputs
             ),
         )
         for measured, reference in _PAIRS
     )
     primary_output = primary_of(outputs)
-    cosines = _cosines(primary_output, results["fp16"], results["int8"], masks)
+    cosines = _cosines(primary_output, results["fp16"], results["int8"], masks[primary_output])
     return AccuracyReport(
         primary_output=primary_output,
         samples=len(cosines),
@@ -97,7 +112,7 @@ def run(path: Path, batches: list[TokenArrays], advance: Callable[[], None]) -> 
             found = Comparator.run([OnnxrtRunner(load, name="run")], data_loader=feed())
     except Exception as error:
         raise GraphError(
-            f"ONNX Runtime cannot run {path.name!r} ({str(error).splitlines()[0]})",
+            f"ONNX Runtime cannot run {path.name!r} ({first_line(error)})",
             wanted="operators its CPU provider has",
             todo="check the model, or export it again",
         ) from error
@@ -108,29 +123,25 @@ def run(path: Path, batches: list[TokenArrays], advance: Callable[[], None]) -> 
 
 
 def _rows(
-    name: str, reference: Outputs, measured: Outputs, masks: list[NDArray[np.int64] | None]
+    name: str, reference: Outputs, measured: Outputs, masks: Masks
 ) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """Pairs of one text's values; padding positions of token outputs [B, S, ...] are left out."""
+    """Pairs of one text's values, without the padding positions where there is a mask [B, S]."""
     rows = []
     for ref, other, mask in zip(reference, measured, masks, strict=True):
         for row in range(ref[name].shape[0]):
             a, b = ref[name][row], other[name][row]
-            if mask is not None and a.ndim >= 2 and a.shape[0] == mask.shape[1]:
+            if mask is not None:
                 keep = mask[row].astype(bool)
                 a, b = a[keep], b[keep]
             rows.append((a, b))
     return rows
 
 
-def _cosines(
-    name: str, reference: Outputs, measured: Outputs, masks: list[NDArray[np.int64] | None]
-) -> list[float]:
+def _cosines(name: str, reference: Outputs, measured: Outputs, masks: Masks) -> list[float]:
     return [cosine(a, b) for a, b in _rows(name, reference, measured, masks)]
 
 
-def _errors(
-    name: str, reference: Outputs, measured: Outputs, masks: list[NDArray[np.int64] | None]
-) -> OutputError:
+def _errors(name: str, reference: Outputs, measured: Outputs, masks: Masks) -> OutputError:
     rows = _rows(name, reference, measured, masks)
     ref = np.concatenate([a.reshape(-1) for a, _ in rows])
     other = np.concatenate([b.reshape(-1) for _, b in rows])
@@ -146,14 +157,19 @@ def _errors(
     )
 
 
-def float_outputs(model: onnx.ModelProto) -> dict[str, int]:
-    """Names and ranks of the float outputs of a graph; others (passed-through ids) do not count.
+def float_outputs(model: onnx.ModelProto) -> dict[str, FloatOutput]:
+    """The float outputs of a graph by name; others (passed-through ids) do not count.
 
     Raises:
         GraphError: it has none.
     """
+    sequence = {_axis_name(value, 1) for value in model.graph.input} - {""}
     found = {
-        value.name: len(value.type.tensor_type.shape.dim)
+        value.name: FloatOutput(
+            rank=len(value.type.tensor_type.shape.dim),
+            per_token=_axis_name(value, 1) in sequence
+            or canonical_axis(_axis_name(value, 1)) == "seq",
+        )
         for value in model.graph.output
         if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
     }
@@ -166,11 +182,17 @@ def float_outputs(model: onnx.ModelProto) -> dict[str, int]:
     return found
 
 
-def primary_of(outputs: Mapping[str, int]) -> str:
+def _axis_name(value: onnx.ValueInfoProto, axis: int) -> str:
+    """Name of a dynamic axis; empty if it is fixed, unnamed or missing."""
+    dims = value.type.tensor_type.shape.dim
+    return dims[axis].dim_param if axis < len(dims) else ""
+
+
+def primary_of(outputs: Mapping[str, FloatOutput]) -> str:
     """The output a policy looks at: `sentence_embedding`, else the first one of lowest rank.
 
     A pooled output [B, H] or class logits [B, C] say more of an answer than token states.
     """
     if "sentence_embedding" in outputs:
         return "sentence_embedding"
-    return min(outputs, key=lambda name: outputs[name])
+    return min(outputs, key=lambda name: outputs[name].rank)

@@ -11,7 +11,7 @@ import torch
 from pytorch_quantization.nn.modules.tensor_quantizer import TensorQuantizer
 
 from trt_int8.annotate.torch_model import AnnotatedModel, silent_absl
-from trt_int8.errors import ModelError
+from trt_int8.errors import ModelError, first_line
 from trt_int8.graph.normalize import normalize
 from trt_int8.model.huggingface import TextModel
 
@@ -54,13 +54,8 @@ def export_float(model: TextModel) -> onnx.ModelProto:
 
 def _trace(model: TextModel) -> onnx.ModelProto:
     # Sizes that differ from each other and from 1, so that no axis is taken for a constant.
-    example = tuple(torch.ones(2, 5, dtype=torch.int64) for _ in model.input_names)
-    axes = {0: "batch", 1: "sequence"}
-    outputs = dict.fromkeys(model.output_names, axes)
-    if "sentence_embedding" in outputs:
-        outputs["sentence_embedding"] = {0: "batch"}
-    if model.output_names[0] == "logits" and _rank_of_logits(model, example) == 2:
-        outputs["logits"] = {0: "batch"}
+    example = _tokens(model, 2, 5)
+    axes = {name: {0: "batch", 1: "sequence"} for name in model.input_names}
     try:
         with (
             warnings.catch_warnings(),
@@ -68,6 +63,7 @@ def _trace(model: TextModel) -> onnx.ModelProto:
             tempfile.TemporaryDirectory() as folder,
         ):
             path = Path(folder) / "model.onnx"
+            axes |= _output_axes(model, example, _tokens(model, 3, 7))
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 model.wrapper,
@@ -77,17 +73,31 @@ def _trace(model: TextModel) -> onnx.ModelProto:
                 dynamo=False,
                 input_names=list(model.input_names),
                 output_names=list(model.output_names),
-                dynamic_axes=dict.fromkeys(model.input_names, axes) | outputs,
+                dynamic_axes=axes,
             )
             return onnx.load(str(path))
     except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
         raise ModelError(
-            f"PyTorch cannot export {type(model.backbone).__name__} ({str(error).splitlines()[0]})",
+            f"PyTorch cannot export {type(model.backbone).__name__} ({first_line(error)})",
             wanted="a model that torch.onnx can trace",
             todo="export it to ONNX yourself and pass the .onnx file",
         ) from error
 
 
-def _rank_of_logits(model: TextModel, example: tuple[torch.Tensor, ...]) -> int:
-    with torch.no_grad():
-        return int(model.wrapper(*example)[0].ndim)
+def _tokens(model: TextModel, batch: int, length: int) -> tuple[torch.Tensor, ...]:
+    return tuple(torch.ones(batch, length, dtype=torch.int64) for _ in model.input_names)
+
+
+def _output_axes(
+    model: TextModel, first: tuple[torch.Tensor, ...], second: tuple[torch.Tensor, ...]
+) -> dict[str, dict[int, str]]:
+    """Which axes of each output change when batch and length of the inputs do."""
+    pairs = zip(model.wrapper(*first), model.wrapper(*second), strict=True)
+    return {
+        name: {
+            axis: "sequence" if axis else "batch"
+            for axis, (size, other) in enumerate(zip(one.shape, two.shape, strict=True))
+            if size != other
+        }
+        for name, (one, two) in zip(model.output_names, pairs, strict=True)
+    }

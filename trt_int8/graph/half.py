@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from onnx_ir.passes import common as passes
 
 from trt_int8.errors import GraphError
-from trt_int8.graph.normalize import name_nodes, tidy
+from trt_int8.graph import qdq
+from trt_int8.graph.names import TensorNames, name_nodes
+from trt_int8.graph.normalize import tidy
 
 FLOAT, HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
 HALF_MAX = 65504.0
@@ -39,20 +41,29 @@ HELD_OPS = frozenset(
         "RandomUniformLike",
     }
 )
+# In float32 if they read a result of a held operator (other than Q/DQ): what passes between the
+# two may not fit float16 (a variance, an epsilon, a floor). Add and Mul join them if their other
+# operand is one constant number, and Mul behind a reciprocal.
+FOLLOWERS = frozenset(
+    {"Clip", "Div", "Log", "Max", "Reciprocal", "Sqrt"}
+    | {"Expand", "Reshape", "Squeeze", "Unsqueeze"}
+)
+_RECIPROCALS = ("Div", "Reciprocal")
+_QDQ = ("QuantizeLinear", "DequantizeLinear")
 
 
 def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
     """Turn a float32 graph in normal form into its FP16 twin; inputs and outputs keep their type.
 
     Args:
-        model: float32 graph, with or without Q/DQ, no control flow.
+        model: float32 graph in normal form, with or without Q/DQ.
 
     Returns:
         A new graph. Constants beyond +-65504 (attention masks) are clamped to it; an operator
         with a scalar constant that float16 would flush to 0 (an epsilon) stays in float32.
 
     Raises:
-        GraphError: the graph has control flow, or the types of its tensors cannot be inferred.
+        GraphError: the types of its tensors cannot be inferred.
     """
     half_model = ir.from_proto(model)
     passes.ShapeInferencePass()(half_model)
@@ -67,6 +78,7 @@ class _HalfConverter:
 
     def __init__(self, graph: ir.Graph) -> None:
         self._graph = graph
+        self._names = TensorNames(graph)
         self._constants: dict[str, ir.Value] = {}
         self._inputs: dict[str, ir.Value] = {}
         self._upcasts: dict[str, ir.Value] = {}
@@ -87,16 +99,11 @@ class _HalfConverter:
             for value in node.outputs:
                 if id(value) in floats:
                     self._output(node, value, held=held)
-            _retarget(node)
+            if not held:
+                _retarget(node)
         self._restore_outputs()
 
     def _check(self, node: ir.Node) -> None:
-        if any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in _attrs(node)):
-            raise GraphError(
-                f"node {node.name!r} ({node.op_type}) has sub-graphs",
-                wanted="a graph without control flow",
-                todo="export the model with fixed control flow",
-            )
         if any(v.dtype is None and v.uses() for v in node.outputs):
             raise GraphError(
                 f"the output type of node {node.name!r} ({node.op_type}) cannot be inferred",
@@ -105,7 +112,15 @@ class _HalfConverter:
             )
 
     def _is_held(self, node: ir.Node) -> bool:
-        return node.op_type in HELD_OPS or any(_vanishes_in_half(v) for v in node.inputs)
+        if node.op_type in HELD_OPS or any(_vanishes_in_half(v) for v in node.inputs):
+            return True
+        makers = [self._copies[id(v)].producer() for v in node.inputs if id(v) in self._copies]
+        held = [m.op_type for m in makers if m is not None and m.op_type not in _QDQ]
+        if not held or node.op_type in FOLLOWERS:
+            return bool(held)
+        if node.op_type == "Mul" and any(maker in _RECIPROCALS for maker in held):
+            return True
+        return node.op_type in ("Add", "Mul") and any(_is_number(v) for v in node.inputs)
 
     def _input(self, node: ir.Node, value: ir.Value, *, held: bool) -> ir.Value:
         if value.is_initializer():
@@ -119,19 +134,12 @@ class _HalfConverter:
         return self._cast(value, FLOAT, self._upcasts, before=node)
 
     def _half_constant(self, value: ir.Value) -> ir.Value:
-        name = str(value.name)
+        name, array = str(value.name), qdq.constant(value)
+        if array is None:
+            return value
         if name not in self._constants:
-            array = value.const_value.numpy() if value.const_value is not None else np.empty(0)
-            half = np.clip(array, -HALF_MAX, HALF_MAX).astype(np.float16)
-            tensor = ir.tensor(half, name=f"{name}_half")
-            made = ir.Value(
-                name=tensor.name,
-                type=ir.TensorType(HALF),
-                shape=ir.Shape(half.shape),
-                const_value=tensor,
-            )
-            self._graph.register_initializer(made)
-            self._constants[name] = made
+            new = self._names.fresh(f"{name}_half")
+            self._constants[name] = qdq.add_initializer(self._graph, new, _clamped(array))
         return self._constants[name]
 
     def _cast(
@@ -140,7 +148,7 @@ class _HalfConverter:
         name = str(value.name)
         if name not in made:
             suffix = "half" if dtype == HALF else "float"
-            cast = _cast_node(value, dtype, f"{name}_{suffix}")
+            cast = _cast_node(value, dtype, self._names.fresh(f"{name}_{suffix}"))
             self._graph.insert_before(before, cast)
             made[name] = cast.outputs[0]
         return made[name]
@@ -150,15 +158,11 @@ class _HalfConverter:
             value.dtype = HALF
             return
         users = tuple(value.uses())
-        cast = _cast_node(value, HALF, f"{value.name}_half")
+        cast = _cast_node(value, HALF, self._names.fresh(f"{value.name}_half"))
         self._copies[id(cast.outputs[0])] = value
         self._graph.insert_after(node, cast)
         for user, index in users:
             user.replace_input_with(index, cast.outputs[0])
-        for index, output in enumerate(self._graph.outputs):
-            if output is value:
-                self._graph.outputs[index] = cast.outputs[0]
-                _swap_names(value, cast.outputs[0])
 
     def _restore_outputs(self) -> None:
         for index, output in enumerate(self._graph.outputs):
@@ -166,27 +170,23 @@ class _HalfConverter:
             if output.dtype != HALF or producer is None:
                 continue
             name = str(output.name)
-            cast = _cast_node(output, FLOAT, f"{name}_float")
+            output.name = self._names.fresh(f"{name}_half")
+            cast = _cast_node(output, FLOAT, name)
+            cast.outputs[0].shape = output.shape
             self._graph.insert_after(producer, cast)
             self._graph.outputs[index] = cast.outputs[0]
-            cast.outputs[0].shape = output.shape
-            _swap_names(output, cast.outputs[0])
 
 
-def _attrs(node: ir.Node) -> list[ir.Attr]:
-    return list(node.attributes.values())
+def _is_number(value: ir.Value | None) -> bool:
+    array = qdq.constant(value)
+    return array is not None and array.size == 1
 
 
 def _vanishes_in_half(value: ir.Value | None) -> bool:
-    if value is None or value.dtype != FLOAT or not value.is_initializer():
+    array = qdq.constant(value)
+    if array is None or array.dtype != np.float32 or array.size != 1:
         return False
-    array: NDArray[np.float32] | None = (
-        value.const_value.numpy() if value.const_value is not None else None
-    )
-    if array is None or array.size != 1:
-        return False
-    value_of = abs(float(array.reshape(-1)[0]))
-    return 0.0 < value_of < SMALLEST_HALF / 2
+    return 0.0 < abs(float(array.item())) < SMALLEST_HALF / 2
 
 
 def _cast_node(value: ir.Value, dtype: ir.DataType, name: str) -> ir.Node:
@@ -196,17 +196,17 @@ def _cast_node(value: ir.Value, dtype: ir.DataType, name: str) -> ir.Node:
     return cast
 
 
-def _swap_names(first: ir.Value, second: ir.Value) -> None:
-    name = str(first.name)
-    first.name, second.name = f"{name}_inner", name
-
-
 def _retarget(node: ir.Node) -> None:
     """Make operators that carry a type or a float tensor as an attribute produce half."""
     if node.op_type == "Cast" and node.attributes["to"].as_int() == int(FLOAT):
         node.attributes["to"] = ir.AttrInt64("to", int(HALF))
-    elif node.op_type == "ConstantOfShape" and "value" in node.attributes:
-        tensor = node.attributes["value"].as_tensor()
-        if tensor.dtype == FLOAT:
-            half = ir.tensor(tensor.numpy().astype(np.float16), name=tensor.name)
-            node.attributes["value"] = ir.AttrTensor("value", half)
+    elif node.op_type == "ConstantOfShape":
+        # Without a value it makes float32 zeros (ONNX specification).
+        given = node.attributes["value"].as_tensor().numpy() if "value" in node.attributes else None
+        fill = np.zeros(1, np.float32) if given is None else given
+        if fill.dtype == np.float32:
+            node.attributes["value"] = ir.AttrTensor("value", ir.tensor(_clamped(fill)))
+
+
+def _clamped(array: NDArray[np.float32]) -> NDArray[np.float16]:
+    return np.clip(array, -HALF_MAX, HALF_MAX).astype(np.float16)

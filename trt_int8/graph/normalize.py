@@ -13,15 +13,19 @@ folded by TensorRT-RTX: a kernel would quantize them again at every inference.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import onnx_ir as ir
+from numpy.typing import NDArray
 from onnx_ir.passes import PassManager
 from onnx_ir.passes import common as passes
 
 from trt_int8.errors import GraphError
 from trt_int8.graph import qdq
-from trt_int8.numerics import FloatArray, Int8Array
+from trt_int8.graph.names import TensorNames, name_nodes
+from trt_int8.numerics import FloatArray, dequantize
 
 MATMUL_OPS = ("MatMul", "Gemm")
 LAYOUT_OPS = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity")
@@ -47,13 +51,17 @@ def normalize(model: onnx.ModelProto) -> onnx.ModelProto:
             wanted="a graph in which every tensor is made once",
             todo="export the model again",
         ) from error
+    graph = graph_model.graph
+    passes.RemoveInitializersFromInputsPass()(graph_model)
     tidy(graph_model)
-    qdq.refuse_unsupported(graph_model.graph)
-    fold_transposed_constants(graph_model.graph)
-    fold_weights(graph_model.graph)
-    drop_repeated_pairs(graph_model.graph)
+    name_nodes(graph)
+    _refuse_control_flow(graph)
+    qdq.refuse_unsupported(graph)
+    fold_constants(graph)
+    fold_weights(graph)
+    drop_repeated_pairs(graph)
     tidy(graph_model)
-    name_nodes(graph_model.graph)
+    name_nodes(graph)
     return ir.to_proto(graph_model)
 
 
@@ -72,82 +80,103 @@ def tidy(model: ir.Model) -> None:
     )(model)
 
 
-def name_nodes(graph: ir.Graph) -> None:
-    """Give every node a name that no other node has; in place."""
-    seen: set[str] = set()
+def _refuse_control_flow(graph: ir.Graph) -> None:
+    kinds = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
     for node in graph:
-        base = node.name or f"{node.op_type}_{node.outputs[0].name}"
-        name, number = base, 1
-        while name in seen:
-            name, number = f"{base}_{number}", number + 1
-        node.name = name
-        seen.add(name)
+        if any(attribute.type in kinds for attribute in node.attributes.values()):
+            raise GraphError(
+                f"node {node.name!r} ({node.op_type}) has sub-graphs",
+                wanted="a graph without control flow",
+                todo="export the model with fixed control flow",
+            )
 
 
-def fold_transposed_constants(graph: ir.Graph) -> None:
-    """Store `initializer -> Transpose` as one initializer, so that weights are seen; in place."""
+def fold_constants(graph: ir.Graph) -> None:
+    """Store what is made of one constant as a constant, so that weights are seen; in place.
+
+    Transpose and Reshape; Cast to float32 (of weights stored as float16); DequantizeLinear of
+    int32 (of biases: TensorRT wants them in float).
+    """
+    names = TensorNames(graph)
     for node in list(graph):
-        array = qdq.constant(node.inputs[0]) if node.op_type == "Transpose" else None
+        array = _folded(node)
         if array is not None and not node.outputs[0].is_graph_output():
-            perm = node.attributes["perm"].as_ints() if "perm" in node.attributes else None
-            name = f"{node.outputs[0].name}_constant"
-            moved = np.ascontiguousarray(array.transpose(perm))
-            node.outputs[0].replace_all_uses_with(qdq.add_initializer(graph, name, moved))
+            name = names.fresh(f"{node.outputs[0].name}_constant")
+            node.outputs[0].replace_all_uses_with(qdq.add_initializer(graph, name, array))
+
+
+def _folded(node: ir.Node) -> NDArray[Any] | None:
+    array = qdq.constant(node.inputs[0]) if node.inputs else None
+    if array is None:
+        return None
+    attributes = node.attributes
+    if node.op_type == "Transpose":
+        perm = attributes["perm"].as_ints() if "perm" in attributes else None
+        return np.ascontiguousarray(array.transpose(perm))
+    if node.op_type == "Cast" and attributes["to"].as_int() == int(ir.DataType.FLOAT):
+        return array.astype(np.float32)
+    if node.op_type == "Reshape":
+        shape = qdq.constant(node.inputs[1])
+        # With allowzero = 0 (the default), 0 means "as in the input" (ONNX specification).
+        if shape is not None and (shape != 0).all():
+            return array.reshape(shape.tolist())
+    if node.op_type == "DequantizeLinear" and array.dtype == np.int32:
+        scale = qdq.scale_of_node(node)
+        if scale is not None:
+            axis = qdq.axis_of_node(node) if scale.size > 1 else None
+            return dequantize(array, scale, axis)
+    return None
 
 
 def fold_weights(graph: ir.Graph) -> None:
     """Store each Q/DQ'd constant operand B of a MatMul or Gemm as int8 [K, N]; in place."""
+    names = TensorNames(graph)
+    made: dict[tuple[ir.Value, bool], ir.Value] = {}
     for node in list(graph):
-        if node.op_type in MATMUL_OPS and len(node.inputs) > 1:
-            weight = qdq.quantized_constant(node.inputs[1])
-            if weight is not None:
-                _replace_weight(graph, node, weight)
+        operand = node.inputs[1] if node.op_type in MATMUL_OPS else None
+        weight = qdq.quantized_constant(operand)
+        if operand is None or weight is None:
+            continue
+        turned = "transB" in node.attributes and bool(node.attributes["transB"].as_int())
+        if turned:
+            node.attributes["transB"] = ir.AttrInt64("transB", 0)
+            weight = weight.transposed()
+        elif weight.in_normal_form:
+            continue
+        if (operand, turned) not in made:
+            made[operand, turned] = _add_weight(graph, names, node, weight)
+        node.replace_input_with(1, made[operand, turned])
 
 
-def _replace_weight(graph: ir.Graph, node: ir.Node, weight: qdq.QuantizedConstant) -> None:
-    codes, axis = weight.codes, weight.axis
-    if codes.ndim != 2:
+def _add_weight(
+    graph: ir.Graph, names: TensorNames, node: ir.Node, weight: qdq.QuantizedConstant
+) -> ir.Value:
+    if weight.codes.ndim != 2:
         raise GraphError(
-            f"node {node.name!r} multiplies by a quantized constant of shape {list(codes.shape)}",
+            f"node {node.name!r} multiplies by a quantized constant of shape"
+            f" {list(weight.codes.shape)}",
             wanted="a weight matrix [K, N]",
             todo="leave this node out of the quantization",
         )
-    if node.op_type == "Gemm" and "transB" in node.attributes:
-        if node.attributes["transB"].as_int():
-            codes, axis = codes.T, None if axis is None else 1 - axis
-        node.attributes["transB"] = ir.AttrInt64("transB", 0)
-    if axis == 0:
+    if weight.axis == 0:
         raise GraphError(
             f"the weight of node {node.name!r} has its scales along K (the summed axis)",
             wanted="one scale per output channel (axis N) or one for the tensor",
             todo="quantize the weight per output channel",
         )
-    dequantized = _add_weight(graph, node, codes, weight)
-    node.replace_input_with(1, dequantized)
-
-
-def _add_weight(
-    graph: ir.Graph, node: ir.Node, codes: Int8Array, weight: qdq.QuantizedConstant
-) -> ir.Value:
-    base = weight.name
-    name, number = f"{base}_int8", 1
-    while name in graph.initializers:
-        name, number = f"{base}_int8_{number}", number + 1
-    n_channels = codes.shape[1]
+    n_channels = weight.codes.shape[1]
     scale: FloatArray = np.broadcast_to(weight.scale.reshape(-1), (n_channels,)).copy()
-    values = [
-        qdq.add_initializer(graph, name, np.ascontiguousarray(codes)),
-        qdq.add_initializer(graph, f"{name}_scale", scale),
-        qdq.add_initializer(graph, f"{name}_zero_point", np.zeros(n_channels, np.int8)),
-    ]
-    dequantize = ir.Node(
-        "",
-        "DequantizeLinear",
-        values,
-        [ir.AttrInt64("axis", 1)],
-        name=f"{node.name}/weight/DequantizeLinear",
-    )
-    dequantize.outputs[0].name = f"{name}_dequantized"
+    name = names.fresh(f"{weight.name}_int8")
+    arrays: dict[str, NDArray[Any]] = {
+        name: np.ascontiguousarray(weight.codes),
+        names.fresh(f"{name}_scale"): scale,
+        names.fresh(f"{name}_zero_point"): np.zeros(n_channels, np.int8),
+    }
+    values = [qdq.add_initializer(graph, key, array) for key, array in arrays.items()]
+    attributes = [ir.AttrInt64("axis", 1)]
+    label = f"{node.name}/weight/DequantizeLinear"
+    dequantize = ir.Node("", "DequantizeLinear", values, attributes, name=label)
+    dequantize.outputs[0].name = names.fresh(f"{name}_dequantized")
     graph.insert_before(node, dequantize)
     return dequantize.outputs[0]
 

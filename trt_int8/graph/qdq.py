@@ -34,12 +34,19 @@ class QuantizedConstant:
         codes: int8, as the consumer sees it (a Transpose in between is applied).
         scale: float32, [] or [C].
         axis: axis of `codes` that `scale` runs along; None for one scale.
+        in_normal_form: the graph holds exactly these codes, behind a DQ on axis 1.
     """
 
     name: str
     codes: Int8Array
     scale: FloatArray
     axis: int | None
+    in_normal_form: bool = False
+
+    def transposed(self) -> QuantizedConstant:
+        """The same with its two axes swapped."""
+        axis = None if self.axis is None else 1 - self.axis
+        return QuantizedConstant(self.name, self.codes.T, self.scale, axis)
 
 
 @dataclass(frozen=True)
@@ -68,9 +75,11 @@ def add_initializer(graph: ir.Graph, name: str, array: NDArray[Any]) -> ir.Value
 
 
 def scale_of_node(node: ir.Node) -> FloatArray | None:
-    """The constant scale of a Q or DQ node as float32; None if it is computed at run time."""
+    """The constant scale of a Q or DQ node, [] or [C]; None if it is computed at run time."""
     array = constant(node.inputs[1])
-    return None if array is None else array.astype(np.float32)
+    if array is None:
+        return None
+    return array.reshape(()) if array.size == 1 else array
 
 
 def axis_of_node(node: ir.Node) -> int:
@@ -103,10 +112,7 @@ def quantized_constant(value: ir.Value | None) -> QuantizedConstant | None:
     if producer is None or producer.op_type != "DequantizeLinear":
         return None
     found = codes_behind(producer)
-    if found is None or not transposed:
-        return found
-    axis = None if found.axis is None else 1 - found.axis
-    return QuantizedConstant(found.name, found.codes.T, found.scale, axis)
+    return found.transposed() if found is not None and transposed else found
 
 
 def _swaps_two_axes(transpose: ir.Node) -> bool:
@@ -121,51 +127,81 @@ def dequantized(found: QuantizedConstant) -> FloatArray:
 
 def codes_behind(node: ir.Node) -> QuantizedConstant | None:
     """Codes and scale of a DQ over a constant (int8, or float behind a Q); None otherwise."""
-    scale = scale_of_node(node)
-    source = node.inputs[0]
-    if scale is None or source is None:
-        return None
-    quantizer = source.producer()
+    scale, source = scale_of_node(node), node.inputs[0]
+    quantizer = source.producer() if source is not None else None
     if quantizer is not None and quantizer.op_type == "QuantizeLinear":
         source = quantizer.inputs[0]
     array = constant(source)
-    if array is None or source is None or source.name is None:
+    if array is None or scale is None or source is None:
         return None
-    axis = axis_of_node(node) % array.ndim if scale.size > 1 else None
-    scale = scale.reshape(-1) if axis is not None else scale.reshape(())
-    codes = array if array.dtype == np.int8 else quantize(array, scale, axis)
-    return QuantizedConstant(source.name, codes, scale, axis)
+    axis = _axis(node, scale, array.ndim)
+    if quantizer is not None:
+        # The scale of Q may be another than that of DQ.
+        first = scale_of_node(quantizer)
+        if first is None:
+            return None
+        array = quantize(array, first, _axis(quantizer, first, array.ndim))
+    elif array.dtype != np.int8:
+        return None
+    normal = quantizer is None and axis == 1 and array.ndim == 2 and len(node.inputs) == 3
+    return QuantizedConstant(str(source.name), array, scale, axis, in_normal_form=normal)
+
+
+def _axis(node: ir.Node, scale: FloatArray, ndim: int) -> int | None:
+    return axis_of_node(node) % ndim if scale.size > 1 else None
 
 
 def refuse_unsupported(graph: ir.Graph) -> None:
     """Fail on quantization that TensorRT cannot run as symmetric INT8.
 
     Raises:
-        GraphError: naming the node: a dynamic or integer operator, uint8, a zero point that is
-            not 0, a scale computed at run time, or an activation with several scales.
+        GraphError: naming the node: a dynamic or integer operator, another type than int8, a zero
+            point that is not 0, a scale that is blocked, float16 or computed at run time, or an
+            activation with several scales.
     """
     for node in graph:
         if node.op_type in _REFUSED_OPS:
             raise _refusal(node, f"is a {node.op_type}", _REFUSED_OPS[node.op_type])
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
-            _check_qdq(node)
+            _check_scale(node)
+            _check_type(node)
 
 
-def _check_qdq(node: ir.Node) -> None:
-    scale = scale_of_node(node)
+def _check_scale(node: ir.Node) -> None:
+    scale = constant(node.inputs[1])
     if scale is None:
         raise _refusal(node, "has a scale computed at run time", "a constant scale")
+    if scale.dtype != np.float32:
+        raise _refusal(node, f"has {scale.dtype} scales", "float32 (TensorRT overflows on others)")
     if not (np.isfinite(scale) & (scale > 0)).all():
         raise _refusal(node, "has a scale that is zero, negative or not finite", "scales > 0")
-    zero_point = constant(node.inputs[2]) if len(node.inputs) > 2 else None
-    if zero_point is None:
-        raise _refusal(node, "has no constant zero point (so it means uint8)", "an int8 zero point")
-    if zero_point.dtype != np.int8:
-        raise _refusal(node, f"is {zero_point.dtype}", "int8 (TensorRT builds uint8 as int8)")
-    if zero_point.any():
-        raise _refusal(node, "has a zero point that is not 0", "symmetric quantization")
+    if scale.ndim > 1:
+        raise _refusal(node, "is blocked (several scales along one channel)", "a scale per channel")
     if scale.size > 1 and not _has_constant_source(node):
         raise _refusal(node, f"has {scale.size} scales on an activation", "one scale per tensor")
+
+
+def _check_type(node: ir.Node) -> None:
+    given = node.inputs[2] if len(node.inputs) > 2 else None
+    zero_point, codes = constant(given), None
+    if node.op_type == "DequantizeLinear":
+        codes = constant(node.inputs[0])
+    if zero_point is None and (given is not None or (codes is None and not _reads_codes(node))):
+        raise _refusal(node, "has no constant zero point (so it means uint8)", "an int8 zero point")
+    # Constants of int32 are biases; the normal form has them as float32.
+    allowed = ("int8",) if codes is None else ("int8", "int32")
+    typed = codes if zero_point is None else zero_point
+    if typed is not None and typed.dtype.name not in allowed:
+        raise _refusal(node, f"is {typed.dtype}", "int8 (TensorRT builds uint8 as int8)")
+    if zero_point is not None and zero_point.any():
+        raise _refusal(node, "has a zero point that is not 0", "symmetric quantization")
+
+
+def _reads_codes(node: ir.Node) -> bool:
+    """Tell whether it is a DQ behind a Q, whose type is checked there."""
+    producer = node.inputs[0].producer() if node.inputs[0] is not None else None
+    behind = producer is not None and producer.op_type == "QuantizeLinear"
+    return behind and node.op_type == "DequantizeLinear"
 
 
 def _has_constant_source(node: ir.Node) -> bool:

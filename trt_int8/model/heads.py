@@ -30,13 +30,12 @@ def sentence_head_of(folder: Path) -> SentenceHead | None:
     """Read `modules.json` of a sentence-transformers folder; None if there is none.
 
     Raises:
-        ModelError: the head is of a kind that is not supported.
+        ModelError: a file is missing or damaged, or the head is of a kind that is not supported.
     """
     listing = folder / "modules.json"
     if not listing.is_file():
         return None
-    modules = json.loads(listing.read_text(encoding="utf-8"))
-    kinds = {str(module["type"]).rsplit(".", 1)[-1]: module for module in modules}
+    kinds = {str(m["type"]).rsplit(".", 1)[-1]: m for m in read_modules(listing)}
     unknown = sorted(set(kinds) - {"Transformer", "Pooling", "Normalize"})
     if unknown:
         raise ModelError(
@@ -47,8 +46,41 @@ def sentence_head_of(folder: Path) -> SentenceHead | None:
     if "Pooling" not in kinds:
         return None
     config_file = folder / kinds["Pooling"]["path"] / "config.json"
-    config = json.loads(config_file.read_text(encoding="utf-8"))
+    config = _read_json(config_file)
+    if not isinstance(config, dict):
+        raise _damaged(config_file, "it is not an object")
     return SentenceHead(_pooling_of(config, config_file), "Normalize" in kinds)
+
+
+def read_modules(listing: Path) -> list[dict[str, str]]:
+    """The entries of a `modules.json`.
+
+    Raises:
+        ModelError: the file is damaged.
+    """
+    modules = _read_json(listing)
+    fine = isinstance(modules, list) and all(
+        isinstance(m, dict) and isinstance(m.get("type"), str) and isinstance(m.get("path"), str)
+        for m in modules
+    )
+    if not fine:
+        raise _damaged(listing, "it is not a list of modules with a type and a path")
+    return list(modules)
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _damaged(path, str(error)) from error
+
+
+def _damaged(path: Path, why: str) -> ModelError:
+    return ModelError(
+        f"{str(path)!r} cannot be read ({why})",
+        wanted="an intact sentence-transformers folder",
+        todo="download or save the model again",
+    )
 
 
 def _pooling_of(config: dict[str, Any], config_file: Path) -> Literal["mean", "cls"]:
@@ -77,20 +109,28 @@ class ExportWrapper(nn.Module):
         self._input_names = input_names
         self._head = head
 
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+    def outputs(self, *inputs: Tensor) -> dict[str, Tensor]:
         """Run the model.
 
         Args:
             inputs: int64 [B, S] each, in the order of `input_names`.
 
         Returns:
-            The first output ([B, S, H] or logits) and, with a head, the embedding [B, H].
+            With a head `sentence_embedding` [B, H] alone: an engine then writes no hidden states
+            nobody reads. Else all float tensors the model returns (no tuples of hidden states,
+            no caches), by name.
         """
         named = dict(zip(self._input_names, inputs, strict=True))
-        first: Tensor = self.model(**named, return_dict=False)[0]
+        given = self.model(**named, return_dict=True)
+        found = {n: v for n, v in given.items() if isinstance(v, Tensor) and v.is_floating_point()}
         if self._head is None:
-            return (first,)
-        return first, self._pool(first, named["attention_mask"])
+            return found
+        hidden = next(iter(found.values()))
+        return {"sentence_embedding": self._pool(hidden, named["attention_mask"])}
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """The values of `outputs`, as PyTorch's tracer wants them."""
+        return tuple(self.outputs(*inputs).values())
 
     def _pool(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
         assert self._head is not None

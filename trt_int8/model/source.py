@@ -5,9 +5,14 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+import onnx
+from huggingface_hub import try_to_load_from_cache
+from onnx.external_data_helper import ExternalDataInfo, _get_all_tensors, uses_external_data
 
 from trt_int8.errors import ModelError
 
@@ -46,18 +51,42 @@ class ModelSource:
         return Path(self.location)
 
     def sha256(self) -> str:
-        """Hash over the names and bytes of the model's files; of the id for a hub model."""
-        digest = hashlib.sha256()
+        """Hash over names, sizes and bytes of the model's files, external ONNX data included.
+
+        For a hub model: over its id and the commit of its copy in the local hub cache, if any. Ask
+        after loading: loading brings that copy up to date, and refuses a damaged ONNX file.
+        """
         if not self.local:
-            return hashlib.sha256(self.location.encode()).hexdigest()
-        files = [self.path] if self.path.is_file() else sorted(self.path.rglob("*"))
-        for file in files:
-            if file.is_file() and file.suffix in _WEIGHT_SUFFIXES:
-                digest.update(file.name.encode() + b"\0")
-                with file.open("rb") as stream:
-                    while chunk := stream.read(1 << 20):
-                        digest.update(chunk)
-        return digest.hexdigest()
+            return hashlib.sha256(_hub_revision(self.location).encode()).hexdigest()
+        if self.path.is_file():
+            return _hash_files(self.path.parent, _onnx_files(self.path))
+        files = (file for file in self.path.rglob("*") if file.suffix in _WEIGHT_SUFFIXES)
+        return _hash_files(self.path, files)
+
+
+def _hub_revision(hub_id: str) -> str:
+    config = try_to_load_from_cache(hub_id, "config.json")
+    # The hub cache keeps files as .../snapshots/<commit>/<file>.
+    return f"{hub_id}@{Path(config).parent.name}" if isinstance(config, str) else hub_id
+
+
+def _onnx_files(path: Path) -> set[Path]:
+    tensors = _get_all_tensors(onnx.load(str(path), load_external_data=False))
+    external = (ExternalDataInfo(tensor) for tensor in tensors if uses_external_data(tensor))
+    return {path, *(path.parent / info.location for info in external)}
+
+
+def _hash_files(root: Path, files: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in sorted(files):
+        if file.is_file():
+            # With the size, no two lists of files give the same bytes.
+            head = f"{file.relative_to(root).as_posix()}\0{file.stat().st_size}\0"
+            digest.update(head.encode())
+            with file.open("rb") as stream:
+                while chunk := stream.read(1 << 20):
+                    digest.update(chunk)
+    return digest.hexdigest()
 
 
 def resolve_source(text: str) -> ModelSource:
@@ -68,7 +97,10 @@ def resolve_source(text: str) -> ModelSource:
     """
     if text.startswith("package:"):
         return _from_package(text.removeprefix("package:"))
-    path = Path(text).expanduser()
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError:  # ~name of a user who does not exist
+        path = Path(text)
     if path.is_dir():
         return _from_folder(path)
     if path.is_file():
@@ -99,7 +131,10 @@ def _from_folder(path: Path) -> ModelSource:
 
 
 def _from_package(package: str) -> ModelSource:
-    spec = importlib.util.find_spec(package.replace("-", "_")) if package else None
+    try:
+        spec = importlib.util.find_spec(package.replace("-", "_")) if package else None
+    except (ImportError, ValueError):  # a part of a package that is not there, a relative name
+        spec = None
     if spec is None or not spec.submodule_search_locations:
         raise ModelError(
             f"the Python package {package!r} is not installed",

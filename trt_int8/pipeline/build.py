@@ -9,8 +9,14 @@ from pathlib import Path
 
 import onnx
 
-from trt_int8.engine.adapter import choose_flavour, local_sm
-from trt_int8.engine.bundle import check_destination, file_sha256, list_files, staging
+from trt_int8.engine.bundle import (
+    check_destination,
+    file_sha256,
+    list_files,
+    resolve_out,
+    staging,
+)
+from trt_int8.engine.flavour import check_available, choose_flavour, local_sm
 from trt_int8.errors import TargetError
 from trt_int8.evaluate.compare import TwinFiles, compare, float_outputs
 from trt_int8.evaluate.report import ReportData, write_report
@@ -26,7 +32,7 @@ from trt_int8.spec.accuracy import AccuracyReport
 from trt_int8.spec.build import Flavour
 from trt_int8.spec.coverage import EngineCoverage
 from trt_int8.spec.manifest import MANIFEST_NAME, Manifest
-from trt_int8.spec.shapes import bind_shapes
+from trt_int8.spec.shapes import describe
 from trt_int8.spec.targets import check_rtx_targets, parse_targets
 
 DEFAULT_TARGETS = "t4,a100"
@@ -69,11 +75,11 @@ def run_build(options: BuildOptions, reporter: Reporter) -> BuildOutcome:
     options.check()
     source = resolve_source(options.model)
     flavour = choose_flavour(options.flavour)
+    check_available(flavour)
     sms = _targets(options, flavour)
-    out = options.out or Path("engines") / source.name
+    out = resolve_out(options.out or Path("engines") / source.name)
     check_destination(out, force=options.force)
     prepared = prepare(source, options, reporter)
-    shapes = bind_shapes(_input_axes(prepared.fp32), prepared.profile)
     with staging(out) as folder:
         work = folder / ".work"
         work.mkdir()
@@ -83,7 +89,7 @@ def run_build(options: BuildOptions, reporter: Reporter) -> BuildOutcome:
             work=work,
             flavour=flavour,
             sms=sms,
-            shapes=shapes,
+            shapes=prepared.shapes,
             jobs=options.jobs,
             timing_cache=options.timing_cache,
             plugins=options.plugins,
@@ -104,16 +110,6 @@ def _targets(options: BuildOptions, flavour: Flavour) -> tuple[int | None, ...]:
     if not targets:
         raise TargetError("no target", wanted="at least one", todo="pass --target t4,a100")
     return tuple(target.sm for target in targets)
-
-
-def _input_axes(model: onnx.ModelProto) -> dict[str, tuple[int | str | None, ...]]:
-    return {
-        value.name: tuple(
-            dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
-            for dim in value.type.tensor_type.shape.dim
-        )
-        for value in model.graph.input
-    }
 
 
 def _write_twins(
@@ -155,7 +151,7 @@ def _finish(
         ranges=prepared.ranges,
         verdict=verdict,
         recipe=options.recipe,
-        shapes=str(prepared.profile),
+        shapes=describe(prepared.shapes),
         builds=built.results,
     )
     coverage = [engine.model_dump(mode="json") for engine in built.coverage]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from trt_int8.model.source import ModelSource
 from trt_int8.pipeline.options import BuildOptions
 from trt_int8.pipeline.progress import Advance, Reporter
 from trt_int8.spec.ranges import RangeTable, TensorRange
-from trt_int8.spec.shapes import DEFAULT_SHAPES, ShapeProfile, parse_shapes
+from trt_int8.spec.shapes import InputShape, ShapeProfile, default_profile
 
 Measure = Callable[[Advance], dict[str, TensorRange]]
 _PLACEHOLDER = TensorRange(amax=1.0, peak=1.0)
@@ -32,8 +33,8 @@ class PreparedModel:
         int8: the same with Q/DQ.
         ranges: calibrated ranges; None for a file that came with Q/DQ.
         held_out: token batches for the accuracy measurement.
-        calibration_sha256: hash of the calibration texts.
-        profile: shapes to build for.
+        calibration_sha256: hash of the calibration token ids.
+        shapes: the optimization profile, per input.
     """
 
     fp32: onnx.ModelProto
@@ -41,16 +42,31 @@ class PreparedModel:
     ranges: RangeTable | None
     held_out: list[TokenArrays]
     calibration_sha256: str
-    profile: ShapeProfile
+    shapes: tuple[InputShape, ...]
 
 
 @dataclass(frozen=True)
 class TokenData:
-    """Tokenized texts: `calibration` and `held_out` batches, and the calibration `texts`."""
+    """Tokenized texts.
 
-    texts: Texts
+    Attributes:
+        samples: calibration texts.
+        calibration: their batches.
+        held_out: batches of the other texts.
+    """
+
+    samples: int
     calibration: list[TokenArrays]
     held_out: list[TokenArrays]
+
+    def sha256(self) -> str:
+        """Hash of the calibration token ids: of what the model really saw, cuts included."""
+        digest = hashlib.sha256()
+        for batch in self.calibration:
+            for name, array in sorted(batch.items()):
+                digest.update(f"{name}{array.shape}".encode())
+                digest.update(array.tobytes())
+        return digest.hexdigest()
 
 
 def choose_profile(asked: ShapeProfile | None, limit: int | None) -> ShapeProfile:
@@ -59,7 +75,7 @@ def choose_profile(asked: ShapeProfile | None, limit: int | None) -> ShapeProfil
     Raises:
         ShapeError: the profile asked for is longer than the model allows.
     """
-    profile = asked or parse_shapes(DEFAULT_SHAPES)
+    profile = asked or default_profile()
     seq = profile.dims.get("seq")
     if limit is None or seq is None or seq.max <= limit:
         return profile
@@ -87,7 +103,7 @@ def tokenize_texts(
     def batches(some: Texts) -> list[TokenArrays]:
         return batches_of_one_length(tokenize(tokenizer, some, names, longest), settings.batch_size)
 
-    return TokenData(calibration, batches(calibration), batches(held_out))
+    return TokenData(len(calibration.items), batches(calibration), batches(held_out))
 
 
 @dataclass(frozen=True)
@@ -116,9 +132,9 @@ def cached_ranges(
     """
     wanted = RangeTable(
         method=method_name(options.recipe.calibration),
-        samples=len(key.data.texts.items),
+        samples=key.data.samples,
         model_sha256=key.source.sha256(),
-        data_sha256=key.data.texts.sha256(),
+        data_sha256=key.data.sha256(),
         ranges=dict.fromkeys(key.sites, _PLACEHOLDER),
     )
     path = cache.cache_path(options.cache, wanted) if options.cache is not None else None

@@ -13,7 +13,7 @@ from trt_int8 import optional
 from trt_int8.annotate.onnx_model import plan_onnx
 from trt_int8.calibrate.onnx_ranges import collect_onnx_ranges
 from trt_int8.calibrate.texts import Texts
-from trt_int8.errors import GraphError, ModelError
+from trt_int8.errors import GraphError, ModelError, first_line
 from trt_int8.graph.insert import has_qdq, insert_qdq, strip_qdq
 from trt_int8.graph.normalize import normalize
 from trt_int8.model.source import ModelSource
@@ -27,7 +27,7 @@ from trt_int8.pipeline.data import (
 from trt_int8.pipeline.options import BuildOptions
 from trt_int8.pipeline.progress import Advance, Reporter
 from trt_int8.spec.ranges import TensorRange
-from trt_int8.spec.shapes import ShapeProfile
+from trt_int8.spec.shapes import InputShape, bind_shapes
 
 # DequantizeLinear has an axis (one scale per output channel) from 13 on.
 MIN_OPSET = 13
@@ -44,15 +44,16 @@ def prepare_onnx(
     with reporter.task("Loading the model"):
         loaded = load_onnx(source.path)
         graph = normalize(loaded)
-        names = tuple(value.name for value in graph.graph.input)
+        names = token_inputs(graph, source.path)
         profile = choose_profile(options.shapes, None)
+        shapes = bind_shapes(input_axes(graph), profile)
         tokenizer = find_tokenizer(source.path, options.tokenizer, names)
     data = tokenize_texts(tokenizer, texts, names, profile, options)
     if has_qdq(graph):
         reporter.note("the ONNX file has Q/DQ: its own ranges are kept, the recipe is not used")
         fp32 = normalize(strip_qdq(loaded))
-        return PreparedModel(fp32, graph, None, data.held_out, data.texts.sha256(), profile)
-    return quantize_graph(graph, RangeKey(source, data, ()), options, reporter, profile)
+        return PreparedModel(fp32, graph, None, data.held_out, data.sha256(), shapes)
+    return quantize_graph(graph, RangeKey(source, data, ()), options, reporter, shapes)
 
 
 def quantize_graph(
@@ -60,7 +61,7 @@ def quantize_graph(
     key: RangeKey,
     options: BuildOptions,
     reporter: Reporter,
-    profile: ShapeProfile,
+    shapes: tuple[InputShape, ...],
 ) -> PreparedModel:
     """Place Q/DQ in a float graph in normal form, and calibrate them with ONNX Runtime.
 
@@ -69,7 +70,7 @@ def quantize_graph(
         key: model and data; its sites are filled in here.
         options: recipe and cache folder.
         reporter: told of progress.
-        profile: passed on.
+        shapes: passed on.
 
     Raises:
         TrtInt8Error: of the step that failed.
@@ -84,7 +85,7 @@ def quantize_graph(
 
     ranges = cached_ranges(replace(key, sites=plan.tensors), options, reporter, measure)
     int8 = insert_qdq(graph, plan, ranges.ranges)
-    return PreparedModel(graph, int8, ranges, data.held_out, data.texts.sha256(), profile)
+    return PreparedModel(graph, int8, ranges, data.held_out, data.sha256(), shapes)
 
 
 def load_onnx(path: Path) -> onnx.ModelProto:
@@ -99,7 +100,7 @@ def load_onnx(path: Path) -> onnx.ModelProto:
         onnx.checker.check_model(loaded)
     except (DecodeError, onnx.checker.ValidationError, OSError, ValueError) as error:
         raise ModelError(
-            f"{str(path)!r} is not a valid ONNX file ({str(error).splitlines()[0]})",
+            f"{str(path)!r} is not a valid ONNX file ({first_line(error)})",
             wanted="an intact .onnx file with its external data beside it",
             todo="export or copy it again",
         ) from error
@@ -110,15 +111,51 @@ def load_onnx(path: Path) -> onnx.ModelProto:
             wanted=f"opset {MIN_OPSET} or newer",
             todo="export it with opset_version=17",
         )
-    types = {value.type.tensor_type.elem_type for value in loaded.graph.output}
-    types |= {initializer.data_type for initializer in loaded.graph.initializer}
-    if types & {onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16}:
+    if _computes_in_half(loaded.graph):
         raise GraphError(
             f"{str(path)!r} holds float16 or bfloat16 tensors",
             wanted="a float32 model (its FP16 twin is made here)",
             todo="export it in float32",
         )
     return loaded
+
+
+def _computes_in_half(graph: onnx.GraphProto) -> bool:
+    """Tell whether half tensors go in or out, or a constant one goes anywhere but to a Cast."""
+    half = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+    ends = (*graph.input, *graph.output)
+    stored = {tensor.name for tensor in graph.initializer if tensor.data_type in half}
+    read = {name for node in graph.node if node.op_type != "Cast" for name in node.input}
+    return bool(stored & read) or any(v.type.tensor_type.elem_type in half for v in ends)
+
+
+def token_inputs(graph: onnx.ModelProto, path: Path) -> tuple[str, ...]:
+    """Names of the graph's inputs.
+
+    Raises:
+        ModelError: one of them is not int64, so it does not come from a tokenizer.
+    """
+    for value in graph.graph.input:
+        kind = value.type.tensor_type.elem_type
+        if kind != onnx.TensorProto.INT64:
+            raise ModelError(
+                f"the input {value.name!r} of {path.name!r} is"
+                f" {onnx.TensorProto.DataType.Name(kind).lower()}",
+                wanted="int64 token inputs: only text models are supported",
+                todo="export a model that reads token ids",
+            )
+    return tuple(value.name for value in graph.graph.input)
+
+
+def input_axes(model: onnx.ModelProto) -> dict[str, tuple[int | str | None, ...]]:
+    """Per graph input its axes: a fixed size, the name of a dynamic axis, or None if unnamed."""
+    return {
+        value.name: tuple(
+            dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
+            for dim in value.type.tensor_type.shape.dim
+        )
+        for value in model.graph.input
+    }
 
 
 def find_tokenizer(path: Path, folder: Path | None, names: tuple[str, ...]) -> Any:

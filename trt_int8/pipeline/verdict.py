@@ -22,7 +22,7 @@ def judge(policy: Policy, coverage: Iterable[EngineCoverage], accuracy: Accuracy
     cosine = accuracy.of("int8", "fp16").cosine_mean
     if not cosine >= policy.min_cosine:
         failures.append(
-            f"mean cosine of {accuracy.primary_output} against FP16 is {cosine:.4f},"
+            f"mean cosine of {accuracy.primary_output} against FP16 is {cosine:.6f},"
             f" wanted >= {policy.min_cosine:g} (--min-cosine)"
         )
     return Verdict(recommended="fp16" if failures else "int8", failures=tuple(failures))

@@ -15,5 +15,9 @@ class Frozen(BaseModel):
     )
 
     def to_json(self) -> str:
-        """JSON text with sorted keys and a final newline; equal objects give equal bytes."""
-        return json.dumps(self.model_dump(mode="json"), indent=1, sort_keys=True) + "\n"
+        """JSON text with sorted keys and a final newline; equal objects give equal bytes.
+
+        Infinity and NaN become strings, for JSON (RFC 8259) has no such numbers.
+        """
+        # Only model_dump_json writes those strings; model_dump(mode="json") leaves them floats.
+        return json.dumps(json.loads(self.model_dump_json()), indent=1, sort_keys=True) + "\n"

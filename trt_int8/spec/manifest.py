@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final, Literal
+
 from trt_int8.spec.base import Frozen
 from trt_int8.spec.build import Flavour, Precision
 from trt_int8.spec.recipe import Recipe
 from trt_int8.spec.shapes import InputShape
 
 MANIFEST_NAME = "manifest.json"
-MANIFEST_FORMAT = "trt_int8-bundle-1"
+MANIFEST_FORMAT: Final = "trt_int8-bundle-1"
 
 
 class FileEntry(Frozen):
@@ -59,7 +61,7 @@ class Manifest(Frozen):
         plugins: shared libraries to load first, by file name with their sha256.
     """
 
-    format: str = MANIFEST_FORMAT
+    format: Literal["trt_int8-bundle-1"] = MANIFEST_FORMAT
     model: str
     model_sha256: str
     calibration_sha256: str

@@ -48,9 +48,11 @@ class RangeTable(Frozen):
             if not (math.isfinite(r.amax) and math.isfinite(r.peak) and r.amax > 0)
         ]
         if bad:
+            first = self.ranges[bad[0]]
             raise RangeError(
-                f"the range of {bad[0]!r} is {self.ranges[bad[0]].amax} ({len(bad)} such tensors)",
-                wanted="finite ranges > 0",
+                f"the range of {bad[0]!r} has amax {first.amax} and peak {first.peak}"
+                f" ({len(bad)} such tensors)",
+                wanted="a finite amax > 0 and a finite peak",
                 todo="check the calibration texts, or add the tensor to 'keep' in the recipe",
             )
         return self

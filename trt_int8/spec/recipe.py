@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, StrictBool, ValidationError
 
 from trt_int8.errors import RecipeError
 from trt_int8.spec.base import Frozen
@@ -29,9 +29,9 @@ class CalibrationSettings(Frozen):
     """
 
     method: Literal["max", "percentile"] = "percentile"
-    percentile: float = Field(default=99.995, gt=0, le=100)
-    max_samples: int = Field(default=512, ge=1)
-    batch_size: int = Field(default=16, ge=1)
+    percentile: float = Field(default=99.995, gt=0, le=100, strict=True)
+    max_samples: int = Field(default=512, ge=1, strict=True)
+    batch_size: int = Field(default=16, ge=1, strict=True)
 
 
 class Recipe(Frozen):
@@ -46,8 +46,8 @@ class Recipe(Frozen):
     """
 
     name: str = "linear+attention"
-    linear: bool = True
-    attention: bool = True
+    linear: StrictBool = True
+    attention: StrictBool = True
     keep: tuple[str, ...] = ()
     calibration: CalibrationSettings = CalibrationSettings()
 
@@ -76,9 +76,13 @@ def load_recipe(path: Path | None) -> Recipe:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
+        wanted = first["msg"][0].lower() + first["msg"][1:]
+        if first["type"] == "extra_forbidden":
+            known = CalibrationSettings if where.startswith("calibration.") else Recipe
+            wanted = f"only the settings {', '.join(known.model_fields)}"
         raise RecipeError(
             f"recipe {str(path)!r}: setting {where!r} is {first['input']!r}",
-            wanted=first["msg"][0].lower() + first["msg"][1:],
+            wanted=wanted,
             todo=todo,
         ) from error
     if not (recipe.linear or recipe.attention):

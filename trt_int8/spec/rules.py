@@ -12,7 +12,7 @@ fused INT8 attention kernel: INT8 in needs INT8 out, and one missing pair splits
 
 from __future__ import annotations
 
-from fnmatch import fnmatch
+from fnmatch import fnmatchcase
 
 ATTENTION_SITES = ("query", "key", "value", "softmax", "context")
 MIN_FEATURES = 16
@@ -24,5 +24,8 @@ def is_too_small(k: int, n: int) -> bool:
 
 
 def is_kept(name: str, patterns: tuple[str, ...]) -> bool:
-    """Tell whether the user's `keep` patterns leave a module or node in FP16."""
-    return any(fnmatch(name, pattern) for pattern in patterns)
+    """Tell whether the user's `keep` patterns leave a module or node in FP16.
+
+    Upper and lower case differ, on every operating system.
+    """
+    return any(fnmatchcase(name, pattern) for pattern in patterns)

@@ -24,7 +24,8 @@ _ALIASES = {
     "s": "seq",
     "max_seq_len": "seq",
 }
-_ITEM = re.compile(r"^([A-Za-z_][\w.]*)=(\d+)(?::(\d+):(\d+))?$")
+# At most 9 digits: TensorRT refuses tensors of 2^31 elements and more.
+_ITEM = re.compile(r"([A-Za-z_][\w.]*)=([0-9]{1,9})(?::([0-9]{1,9}):([0-9]{1,9}))?")
 
 
 class DimRange(Frozen):
@@ -50,9 +51,15 @@ class DimRange(Frozen):
 
 
 class ShapeProfile(Frozen):
-    """Ranges by axis name; the names `batch` and `seq` match the usual spellings."""
+    """Ranges by axis name; the names `batch` and `seq` match the usual spellings.
+
+    Attributes:
+        dims: by axis name.
+        asked: the user named these axes, so each must be in the model; False for the default.
+    """
 
     dims: dict[str, DimRange]
+    asked: bool = True
 
     def of(self, axis: str) -> DimRange | None:
         """The range of an axis by its name in the model, or None."""
@@ -63,7 +70,7 @@ class ShapeProfile(Frozen):
         """The same profile with one axis cut to `limit`."""
         old = self.dims[axis]
         new = DimRange(min=min(old.min, limit), opt=min(old.opt, limit), max=min(old.max, limit))
-        return ShapeProfile(dims={**self.dims, axis: new})
+        return self.model_copy(update={"dims": {**self.dims, axis: new}})
 
     def __str__(self) -> str:
         """As on the command line."""
@@ -75,6 +82,11 @@ def canonical_axis(name: str) -> str:
     return _ALIASES.get(name.lower(), name)
 
 
+def default_profile() -> ShapeProfile:
+    """`DEFAULT_SHAPES`; a model may lack its axes."""
+    return parse_shapes(DEFAULT_SHAPES).model_copy(update={"asked": False})
+
+
 def parse_shapes(text: str) -> ShapeProfile:
     """Read "batch=1:8:32,seq=16:128:384"; "seq=128" means one fixed size.
 
@@ -83,11 +95,11 @@ def parse_shapes(text: str) -> ShapeProfile:
     """
     dims: dict[str, DimRange] = {}
     for item in filter(None, (part.strip() for part in text.split(","))):
-        match = _ITEM.match(item)
+        match = _ITEM.fullmatch(item)
         if match is None:
             raise ShapeError(
                 f"--shapes item {item!r}",
-                wanted="axis=min:opt:max or axis=size, whole numbers",
+                wanted="axis=min:opt:max or axis=size, whole numbers below 10^9",
                 todo=f"write it like {DEFAULT_SHAPES!r}",
             )
         axis, low, opt, high = match.groups()
@@ -116,11 +128,11 @@ def bind_shapes(
 
     Args:
         inputs: per input its axes: a fixed size, or the name of a dynamic axis.
-        profile: ranges by axis name. An unnamed first axis counts as `batch`, an unnamed second
-            one as `seq`.
+        profile: ranges by axis name. A first axis without a usual name counts as `batch`, such a
+            second one as `seq`.
 
     Raises:
-        ShapeError: a dynamic axis has no range, or a profile axis is nowhere in the model.
+        ShapeError: a dynamic axis has no range, or an axis asked for is nowhere in the model.
     """
     bound, used = [], set()
     for name, axes in inputs.items():
@@ -154,7 +166,7 @@ def _range_of(axis: str | None, index: int, profile: ShapeProfile) -> tuple[DimR
     positional = {0: "batch", 1: "seq"}.get(index, "")
     name = axis or positional
     found = profile.of(name)
-    if found is None and axis is not None and canonical_axis(axis) == axis:
+    if found is None and canonical_axis(name) not in ("batch", "seq"):
         name, found = positional, profile.of(positional) if positional else None
     return found, canonical_axis(name)
 
@@ -162,11 +174,20 @@ def _range_of(axis: str | None, index: int, profile: ShapeProfile) -> tuple[DimR
 def _refuse_unused(
     inputs: Mapping[str, tuple[int | str | None, ...]], profile: ShapeProfile, used: set[str]
 ) -> None:
-    unknown = [axis for axis in profile.dims if axis not in used and axis not in ("batch", "seq")]
-    if unknown:
+    unknown = [axis for axis in profile.dims if axis not in used]
+    if profile.asked and unknown:
         axes = sorted({str(a) for shape in inputs.values() for a in shape if isinstance(a, str)})
         raise ShapeError(
             f"--shapes names the axes {unknown}",
-            wanted=f"axes of this model: {axes}",
-            todo="correct the name",
+            wanted=f"dynamic axes of this model: {axes}",
+            todo="correct the name, or leave it out",
         )
+
+
+def describe(shapes: tuple[InputShape, ...]) -> str:
+    """The profile in one line: "input_ids 1x16 / 8x128 / 32x384 (min / opt / max)"."""
+    texts = []
+    for shape in shapes:
+        sizes = ("x".join(map(str, dims)) for dims in (shape.min, shape.opt, shape.max))
+        texts.append(f"{shape.name} {' / '.join(sizes)}")
+    return "; ".join(texts) + " (min / opt / max)"

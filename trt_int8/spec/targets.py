@@ -70,13 +70,13 @@ def _sm_of(name: str) -> int:
     if name in SM_OF_CARD:
         return SM_OF_CARD[name]
     digits = name.removeprefix("sm").replace(".", "").replace("_", "")
-    known = sorted(set(SM_OF_CARD.values()))
-    if digits.isdigit() and int(digits) in known:
-        return int(digits)
+    known = {str(sm): sm for sm in sorted(SM_OF_CARD.values())}
+    if digits in known:
+        return known[digits]
     close = difflib.get_close_matches(name, SM_OF_CARD, n=1)
     raise TargetError(
         f"unknown target {name!r}",
-        wanted=f"one of {', '.join(SM_OF_CARD)} or sm{'/'.join(map(str, known))}",
+        wanted=f"one of {', '.join(SM_OF_CARD)} or sm{'/'.join(known)}",
         todo=f"did you mean {close[0]!r}?" if close else "pass, for example, --target t4,a100",
     )
 

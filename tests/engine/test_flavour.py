@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from trt_int8 import optional
+from trt_int8.engine import flavour as choice
+from trt_int8.engine.adapter import Adapter
+from trt_int8.errors import MissingPackageError, TargetError
+from trt_int8.spec.build import Flavour
+
+
+def cuda(monkeypatch: pytest.MonkeyPatch, init: int, capability: dict[int, int]) -> None:
+    """A CUDA driver whose first device has this compute capability."""
+
+    def attribute(value: Any, number: int, device: Any) -> int:
+        value._obj.value = capability[number]
+        return 0
+
+    driver = SimpleNamespace(
+        cuInit=lambda flags: init,
+        cuDeviceGet=lambda device, ordinal: 0,
+        cuDeviceGetAttribute=attribute,
+    )
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: driver)
+
+
+def test_the_local_capability_is_asked_of_the_cuda_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda(monkeypatch, 0, {75: 12, 76: 1})
+    assert choice.local_sm() == 121
+
+
+def test_a_driver_without_a_device_gives_no_capability(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda(monkeypatch, 100, {75: 8, 76: 0})
+    assert choice.local_sm() is None
+
+
+def test_a_machine_without_a_cuda_driver_has_no_capability(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise OSError(name)
+
+    monkeypatch.setattr(ctypes, "CDLL", missing)
+    assert choice.local_sm() is None
+
+
+@pytest.mark.parametrize(
+    ("installed", "sm", "flavour"),
+    [(True, 75, "tensorrt"), (True, None, "rtx"), (False, 75, "rtx"), (False, None, "rtx")],
+)
+def test_auto_takes_tensorrt_only_with_the_package_and_a_card(
+    installed: bool, sm: int | None, flavour: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(optional, "is_installed", lambda name: installed)
+    monkeypatch.setattr(choice, "local_sm", lambda: sm)
+    assert choice.choose_flavour("auto").value == flavour
+
+
+@pytest.mark.parametrize("flavour", ["rtx", "tensorrt"])
+def test_an_asked_flavour_is_taken_as_it_is(flavour: str) -> None:
+    assert choice.choose_flavour(flavour).value == flavour
+
+
+def test_tensorrt_without_a_card_is_refused_before_any_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(optional, "is_installed", lambda name: True)
+    monkeypatch.setattr(choice, "local_sm", lambda: None)
+    with pytest.raises(TargetError, match=r"no NVIDIA GPU .*pass --flavour rtx"):
+        choice.check_available(Flavour.TENSORRT)
+    choice.check_available(Flavour.RTX)
+
+
+def test_a_flavour_whose_package_is_missing_is_refused_before_any_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(choice.MODULE_OF, Flavour.RTX, "no_such_trt")
+    with pytest.raises(MissingPackageError, match="'no_such_trt' is not installed"):
+        choice.check_available(Flavour.RTX)
+
+
+def test_the_installed_version_comes_from_the_packages_metadata(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def version(package: str) -> str:
+        if package == "tensorrt-cu12":
+            return "10.1"
+        raise importlib.metadata.PackageNotFoundError(package)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert choice.installed_version(Flavour.TENSORRT) == "10.1"
+    assert choice.installed_version(Flavour.RTX) == "not installed"
+
+
+def test_a_missing_package_is_named_with_what_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(optional.__dict__["_EXTRA_OF"], "no_such_trt", "tensorrt")
+    monkeypatch.setitem(choice.MODULE_OF, Flavour.TENSORRT, "no_such_trt")
+    with pytest.raises(MissingPackageError, match=r"'no_such_trt' is not .*trt-int8\[tensorrt\]"):
+        Adapter(Flavour.TENSORRT)

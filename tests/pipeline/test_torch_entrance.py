@@ -1,0 +1,62 @@
+"""The PyTorch entrance: which way a model takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+
+from tests.pipeline.conftest import tiny_options
+from tests.support.tiny_folder import write_tokenizer
+from tests.support.tiny_transformers import VOCABULARY
+from trt_int8.calibrate.texts import read_texts
+from trt_int8.errors import RecipeError
+from trt_int8.model.onnx_matmuls import find_matmuls
+from trt_int8.model.source import resolve_source
+from trt_int8.pipeline.progress import SilentReporter
+from trt_int8.pipeline.torch_entrance import prepare_torch
+from trt_int8.spec.recipe import Recipe
+
+
+@pytest.fixture
+def gpt2(tmp_path: Path) -> Path:
+    config = transformers.GPT2Config(
+        n_embd=32, n_layer=1, n_head=2, vocab_size=VOCABULARY, n_positions=40
+    )
+    torch.manual_seed(0)
+    transformers.GPT2Model(config).save_pretrained(tmp_path / "gpt2")
+    write_tokenizer(tmp_path / "gpt2")
+    return tmp_path / "gpt2"
+
+
+def test_linears_of_another_class_are_quantized_in_the_graph(tiny_inputs: Path, gpt2: Path) -> None:
+    reporter, texts = SilentReporter(), read_texts(tiny_inputs / "texts.txt")
+    source, options = resolve_source(str(gpt2)), tiny_options(tiny_inputs)
+    prepared = prepare_torch(source, options, reporter, texts)
+    assert "GPT2Model has linear code of its own: quantizing its exported graph" in reporter.notes
+    sites = find_matmuls(prepared.int8)
+    assert [s.role for s in sites].count("linear") == 4
+    assert all(s.wanted_int8 for s in sites)
+
+
+def test_all_ranges_are_of_tensors_in_the_graph(tiny_inputs: Path) -> None:
+    texts, options = read_texts(tiny_inputs / "texts.txt"), tiny_options(tiny_inputs)
+    source = resolve_source(str(tiny_inputs / "bert"))
+    prepared = prepare_torch(source, options, SilentReporter(), texts)
+    assert prepared.ranges is not None
+    assert not [name for name in prepared.ranges.ranges if "pooler" in name]
+    used = {s.node for s in find_matmuls(prepared.int8) if s.role == "linear"}
+    linears = [n for n in prepared.ranges.ranges if n.endswith(".input")]
+    assert {"/" + n.removesuffix(".input").replace(".", "/") for n in linears} == {
+        n.removesuffix("/MatMul").replace("layer.", "layer/") for n in used
+    }
+
+
+def test_a_misspelt_keep_is_refused(tiny_inputs: Path) -> None:
+    texts = read_texts(tiny_inputs / "texts.txt")
+    options = tiny_options(tiny_inputs, recipe=Recipe(keep=("*.layers.0.*",)))
+    source = resolve_source(str(tiny_inputs / "bert"))
+    with pytest.raises(RecipeError, match=r"the pattern '\*\.layers\.0\.\*'"):
+        prepare_torch(source, options, SilentReporter(), texts)

@@ -1,0 +1,87 @@
+"""Policy decisions on hand-made evidence."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from trt_int8.pipeline.verdict import judge
+from trt_int8.spec.accuracy import AccuracyReport, OutputError, PairAccuracy
+from trt_int8.spec.coverage import EngineCoverage, NodeCoverage, Role, Runs
+from trt_int8.spec.manifest import Policy
+
+
+def node(name: str, runs: Runs, role: Role = "linear", reason: str = "") -> NodeCoverage:
+    return NodeCoverage(
+        node=name,
+        role=role,
+        wanted_int8=True,
+        runs=runs,
+        operands=(),
+        output="float",
+        constant_weight=True,
+        kernel="k",
+        fused_attention=False,
+        reason=reason,
+    )
+
+
+def engine(*nodes: NodeCoverage) -> EngineCoverage:
+    return EngineCoverage(
+        sm=75,
+        precision="int8",
+        evidence="test",
+        tensorrt_version="1",
+        nodes=nodes,
+        attentions=0,
+        attentions_fused=0,
+        attentions_int8=0,
+    )
+
+
+def accuracy(cosine: float) -> AccuracyReport:
+    error = OutputError(
+        output="y", max_abs=0, mean_abs=0, cosine_mean=cosine, cosine_min=cosine, sqnr_db=1
+    )
+    pairs = tuple(
+        PairAccuracy(reference=r, measured=m, outputs=(error,))
+        for m, r in (("fp16", "fp32"), ("int8", "fp32"), ("int8", "fp16"))
+    )
+    return AccuracyReport(primary_output="y", samples=1, pairs=pairs, cosines=(cosine,))
+
+
+@pytest.mark.parametrize("runs", ["float", "unmapped", "disputed"])
+def test_anything_but_proven_int8_fails_full_coverage(runs: Runs) -> None:
+    verdict = judge(Policy(), [engine(node("a", "int8"), node("b", runs))], accuracy(1.0))
+    assert verdict.recommended == "fp16"
+    assert "1 of 2 matmuls run INT8 on SM75" in verdict.failures[0]
+    assert "not INT8: b" in verdict.failures[0]
+
+
+def test_small_and_other_matmuls_do_not_count() -> None:
+    nodes = (node("a", "int8"), node("head", "float", "small"), node("x", "float", "other"))
+    assert judge(Policy(), [engine(*nodes)], accuracy(1.0)).recommended == "int8"
+
+
+def test_a_lower_coverage_bar_accepts_a_part() -> None:
+    covered = engine(*[node(f"n{i}", "int8") for i in range(3)], node("b", "float"))
+    assert judge(Policy(min_coverage=0.75), [covered], accuracy(1.0)).failures == ()
+    assert judge(Policy(min_coverage=0.76), [covered], accuracy(1.0)).failures != ()
+
+
+def test_many_missing_nodes_are_counted_not_all_named() -> None:
+    covered = engine(*[node(f"n{i}", "float", reason="why") for i in range(9)])
+    (failure,) = judge(Policy(), [covered], accuracy(1.0)).failures
+    assert failure.endswith("n5 and 3 more (why)")
+
+
+@pytest.mark.parametrize("cosine", [0.9699, math.nan, -1.0])
+def test_a_low_or_undefined_cosine_fails(cosine: float) -> None:
+    verdict = judge(Policy(), [engine(node("a", "int8"))], accuracy(cosine))
+    assert verdict.recommended == "fp16"
+    assert "--min-cosine" in verdict.failures[0]
+
+
+def test_a_cosine_at_the_bar_passes() -> None:
+    assert judge(Policy(), [engine(node("a", "int8"))], accuracy(0.97)).failures == ()

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+from trt_int8.spec.build import Flavour
+from trt_int8.spec.manifest import EngineEntry, FileEntry, Manifest, Policy, Verdict
+from trt_int8.spec.recipe import Recipe
+from trt_int8.spec.shapes import InputShape
+
+
+def manifest() -> Manifest:
+    return Manifest(
+        model="tiny",
+        model_sha256="ab",
+        calibration_sha256="cd",
+        flavour=Flavour.RTX,
+        tensorrt_version="1.7",
+        engines=(
+            EngineEntry(path="sm75/int8.engine", sm=75, precision="int8"),
+            EngineEntry(path="local/fp16.engine", sm=None, precision="fp16"),
+        ),
+        shapes=(InputShape(name="ids", min=(1, 3), opt=(2, 5), max=(7, 11)),),
+        recipe=Recipe(keep=("a*",)),
+        policy=Policy(min_coverage=0.5),
+        verdict=Verdict(recommended="fp16", failures=("too far",)),
+        packages={"onnx": "1", "numpy": "2"},
+        plugins={},
+        files={"b": FileEntry(sha256="ef", size_bytes=3), "a": FileEntry(sha256="", size_bytes=0)},
+    )
+
+
+def test_a_manifest_survives_its_json_form() -> None:
+    assert Manifest.model_validate_json(manifest().to_json()) == manifest()
+
+
+def test_the_order_of_the_files_does_not_change_the_bytes() -> None:
+    first = manifest()
+    turned = first.model_copy(update={"files": dict(reversed(first.files.items()))})
+    assert turned.to_json() == first.to_json()
+
+
+def test_the_format_stands_in_the_file() -> None:
+    assert '"format": "trt_int8-bundle-1"' in manifest().to_json()
+
+
+def test_the_default_policy_asks_for_full_coverage() -> None:
+    assert (Policy().min_coverage, Policy().min_cosine) == (1.0, 0.97)
+
+
+def test_a_manifest_with_an_unknown_precision_is_refused() -> None:
+    text = manifest().to_json().replace('"fp16"', '"fp8"')
+    with pytest.raises(ValidationError, match="precision"):
+        Manifest.model_validate_json(text)
