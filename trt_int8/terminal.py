@@ -84,7 +84,10 @@ def print_outcome(console: Console, outcome: BuildOutcome) -> None:
     verdict = outcome.manifest.verdict
     for failure in verdict.failures:
         console.print(Text(f"policy: {failure}", style="red"), soft_wrap=True)
-    console.print(Text(f"recommended: {verdict.recommended} engines", style="bold"))
+    for warning in verdict.warnings:
+        console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
+    why = "policy met; speed was not measured" if not verdict.failures else "policy not met"
+    console.print(Text(f"recommended: {verdict.recommended} engines ({why})", style="bold"))
     report = outcome.bundle / "report.html"
     here = Path.cwd()
     shown = report.relative_to(here) if report.is_relative_to(here) else report

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.metadata
 from types import SimpleNamespace
 from typing import Any
 
@@ -80,19 +79,6 @@ def test_a_flavour_whose_package_is_missing_is_refused_before_any_work(
     monkeypatch.setitem(choice.MODULE_OF, Flavour.RTX, "no_such_trt")
     with pytest.raises(MissingPackageError, match="'no_such_trt' is not installed"):
         choice.check_available(Flavour.RTX)
-
-
-def test_the_installed_version_comes_from_the_packages_metadata(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def version(package: str) -> str:
-        if package == "tensorrt-cu12":
-            return "10.1"
-        raise importlib.metadata.PackageNotFoundError(package)
-
-    monkeypatch.setattr(importlib.metadata, "version", version)
-    assert choice.installed_version(Flavour.TENSORRT) == "10.1"
-    assert choice.installed_version(Flavour.RTX) == "not installed"
 
 
 def test_a_missing_package_is_named_with_what_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:

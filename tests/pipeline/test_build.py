@@ -10,7 +10,8 @@ import pytest
 
 from tests.pipeline.conftest import Built, tiny_options
 from trt_int8.engine.bundle import read_manifest
-from trt_int8.errors import BundleError, ShapeError, TargetError
+from trt_int8.errors import BundleError, GraphError, ShapeError, TargetError
+from trt_int8.pipeline import build
 from trt_int8.pipeline.build import run_build
 from trt_int8.pipeline.progress import SilentReporter
 from trt_int8.spec.manifest import Policy
@@ -181,3 +182,26 @@ def test_an_old_bundle_is_kept_unless_forced(built: Built) -> None:
     with pytest.raises(BundleError, match="already holds a bundle"):
         run_build(built.options, SilentReporter())
     assert digests(built.outcome.bundle, ".engine") == before
+
+
+def test_tensorrt_builds_only_for_the_card_in_this_machine(
+    tiny_inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "check_available", lambda flavour: None)
+    monkeypatch.setattr(build, "local_sm", lambda: 86)
+    options = tiny_options(tiny_inputs, out=tmp_path / "b", flavour="tensorrt")
+    with pytest.raises(TargetError, match="target 't4' is SM75, the card in this machine is SM86"):
+        run_build(options, SilentReporter())
+
+
+def test_a_model_too_large_for_one_file_is_refused_and_leaves_nothing(
+    tiny_inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(model: onnx.ModelProto, path: str) -> None:
+        raise ValueError("The proto size is larger than the 2 GB limit")
+
+    monkeypatch.setattr(onnx, "save", refuse)
+    options = tiny_options(tiny_inputs, out=tmp_path / "new" / "b")
+    with pytest.raises(GraphError, match=r"cannot be written as one file .*2 GB limit"):
+        run_build(options, SilentReporter())
+    assert list(tmp_path.iterdir()) == []

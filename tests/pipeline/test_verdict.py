@@ -8,6 +8,7 @@ import pytest
 
 from trt_int8.pipeline.verdict import judge
 from trt_int8.spec.accuracy import AccuracyReport, OutputError, PairAccuracy
+from trt_int8.spec.build import Precision
 from trt_int8.spec.coverage import EngineCoverage, NodeCoverage, Role, Runs
 from trt_int8.spec.manifest import Policy
 
@@ -27,15 +28,15 @@ def node(name: str, runs: Runs, role: Role = "linear", reason: str = "") -> Node
     )
 
 
-def engine(*nodes: NodeCoverage) -> EngineCoverage:
+def engine(*nodes: NodeCoverage, precision: Precision = "int8", fused: int = 0) -> EngineCoverage:
     return EngineCoverage(
         sm=75,
-        precision="int8",
+        precision=precision,
         evidence="test",
         tensorrt_version="1",
         nodes=nodes,
-        attentions=0,
-        attentions_fused=0,
+        attentions=2,
+        attentions_fused=fused,
         attentions_int8=0,
     )
 
@@ -85,3 +86,21 @@ def test_a_low_or_undefined_cosine_fails(cosine: float) -> None:
 
 def test_a_cosine_at_the_bar_passes() -> None:
     assert judge(Policy(), [engine(node("a", "int8"))], accuracy(0.97)).failures == ()
+
+
+@pytest.mark.parametrize(
+    ("in_int8", "in_fp16", "warns"), [(0, 2, True), (2, 2, False), (0, 0, False)]
+)
+def test_int8_attention_that_is_split_where_fp16_is_not_is_a_warning(
+    in_int8: int, in_fp16: int, warns: bool
+) -> None:
+    engines = [
+        engine(node("a", "int8"), fused=in_int8),
+        engine(node("a", "float"), precision="fp16", fused=in_fp16),
+    ]
+    verdict = judge(Policy(), engines, accuracy(1.0))
+    assert verdict.recommended == "int8"
+    assert bool(verdict.warnings) == warns
+    assert all(
+        "SM75: 0 of 2 attentions are one kernel in INT8, 2 in FP16" in w for w in verdict.warnings
+    )

@@ -30,12 +30,24 @@ PACKAGE_OF_VERSION: Final = {
     "11.4.0.106": "tensorrt-cu12-bindings",
 }
 BINDINGS_VERSIONS: Final = tuple(PACKAGE_OF_VERSION)
+# The newest Python that a version has wheels for, where that is not the newest we support; on a
+# newer one its contract tests are skipped.
+_NEWEST_PYTHON: Final = {"8.6.1": (3, 11)}
 IMPORT_NAME: Final = "tensorrt_bindings"
 _PARTIAL: Final = ".partial-"
 
 
 class InstallError(RuntimeError):
     """pip could not install one version of the bindings."""
+
+
+def versions_for_this_python() -> tuple[str, ...]:
+    """The versions that have wheels for the running Python."""
+    return tuple(
+        version
+        for version in BINDINGS_VERSIONS
+        if sys.version_info[:2] <= _NEWEST_PYTHON.get(version, (3, 99))
+    )
 
 
 def is_installed(folder: Path, version: str) -> bool:
@@ -92,7 +104,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def install_all(folder: Path) -> list[str]:
-    """Install every version of `BINDINGS_VERSIONS` that is not in `folder` yet.
+    """Install every version with a wheel for this Python that is not in `folder` yet.
 
     Returns:
         The versions that were installed now, in order; empty if all were there.
@@ -100,11 +112,12 @@ def install_all(folder: Path) -> list[str]:
     Raises:
         InstallError: some versions could not be installed; the others were.
     """
-    if all(is_installed(folder, version) for version in BINDINGS_VERSIONS):
+    versions = versions_for_this_python()
+    if all(is_installed(folder, version) for version in versions):
         return []  # without the lock: the folder may be read-only
     installed, failures = [], []
     with _locked(folder):
-        for version in BINDINGS_VERSIONS:
+        for version in versions:
             try:
                 if install(folder, version):
                     installed.append(version)

@@ -123,6 +123,7 @@ def staging(out: Path) -> Iterator[Path]:
     """
     out = resolve_out(out)
     folder = None
+    missing = [parent for parent in out.parents if not parent.exists()]
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.partial-"))
@@ -140,6 +141,9 @@ def staging(out: Path) -> Iterator[Path]:
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):  # only folders that are still empty go
+            for parent in missing:
+                parent.rmdir()
 
 
 def _free_bytes(out: Path) -> int:

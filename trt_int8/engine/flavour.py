@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.metadata
 
 from trt_int8 import optional
 from trt_int8.errors import TargetError
 from trt_int8.spec.build import Flavour
 
 MODULE_OF = {Flavour.RTX: "tensorrt_rtx", Flavour.TENSORRT: "tensorrt"}
-_PACKAGES_OF = {
-    Flavour.RTX: ("tensorrt-rtx-cu13", "tensorrt_rtx_cu13", "tensorrt-rtx"),
-    Flavour.TENSORRT: ("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-bindings"),
-}
 
 
 def choose_flavour(asked: str) -> Flavour:
@@ -59,13 +54,3 @@ def local_sm() -> int | None:
     if any(call() != 0 for call in calls):
         return None
     return major.value * 10 + minor.value
-
-
-def installed_version(flavour: Flavour) -> str:
-    """Version of the flavour's package, without importing it; "not installed" without one."""
-    for package in _PACKAGES_OF[flavour]:
-        try:
-            return importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return "not installed"

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
+from google.protobuf.message import EncodeError
 
 from trt_int8.engine.bundle import (
     check_destination,
@@ -17,7 +18,7 @@ from trt_int8.engine.bundle import (
     staging,
 )
 from trt_int8.engine.flavour import check_available, choose_flavour, local_sm
-from trt_int8.errors import TargetError
+from trt_int8.errors import GraphError, TargetError, first_line
 from trt_int8.evaluate.compare import TwinFiles, compare, float_outputs
 from trt_int8.evaluate.report import ReportData, write_report
 from trt_int8.graph.half import to_half
@@ -101,15 +102,19 @@ def run_build(options: BuildOptions, reporter: Reporter) -> BuildOutcome:
 
 
 def _targets(options: BuildOptions, flavour: Flavour) -> tuple[int | None, ...]:
-    if flavour is Flavour.TENSORRT:
-        if options.targets is None:
-            return (local_sm(),)
-        return tuple(target.sm for target in options.targets)
-    targets = options.targets or parse_targets(DEFAULT_TARGETS)
-    check_rtx_targets(targets)
-    if not targets:
-        raise TargetError("no target", wanted="at least one", todo="pass --target t4,a100")
-    return tuple(target.sm for target in targets)
+    if flavour is Flavour.RTX:
+        targets = options.targets or parse_targets(DEFAULT_TARGETS)
+        check_rtx_targets(targets)
+        return tuple(target.sm for target in targets)
+    here = local_sm()
+    for target in options.targets or ():
+        if target.sm != here:
+            raise TargetError(
+                f"target {target.name!r} is SM{target.sm}, the card in this machine is SM{here}",
+                wanted="that card (TensorRT builds on the card it builds for)",
+                todo="leave --target out, or pass --flavour rtx to build ahead of time",
+            )
+    return (here,)
 
 
 def _write_twins(
@@ -121,11 +126,22 @@ def _write_twins(
             fp16=folder / "model.fp16.onnx",
             int8=folder / "model.int8.onnx",
         )
-        onnx.save(prepared.fp32, str(twins.fp32))
-        onnx.save(to_half(prepared.fp32), str(twins.fp16))
+        _save(prepared.fp32, twins.fp32)
+        _save(to_half(prepared.fp32), twins.fp16)
         advance(1)
-        onnx.save(to_half(prepared.int8), str(twins.int8))
+        _save(to_half(prepared.int8), twins.int8)
     return twins
+
+
+def _save(model: onnx.ModelProto, path: Path) -> None:
+    try:
+        onnx.save(model, str(path))
+    except (ValueError, EncodeError) as error:
+        raise GraphError(
+            f"{path.name!r} cannot be written as one file ({first_line(error)})",
+            wanted="a model under 2 GB in float32 (the limit of an ONNX file)",
+            todo="build a smaller model, or the layers of this one in parts",
+        ) from error
 
 
 def _measure(prepared: PreparedModel, twins: TwinFiles, reporter: Reporter) -> AccuracyReport:

@@ -12,6 +12,7 @@ from trt_int8.engine import inspector, layers_block, selftest
 from trt_int8.engine.build import build_engines
 from trt_int8.engine.coverage import Evidence, cover
 from trt_int8.engine.plan_text import read_plan
+from trt_int8.errors import CoverageError
 from trt_int8.model.onnx_matmuls import MatMulSite, find_matmuls
 from trt_int8.pipeline.progress import Reporter
 from trt_int8.spec.build import BuildRequest, BuildResult, Flavour, Precision
@@ -171,6 +172,12 @@ def _coverage(
     text = Path(request.evidence_path).read_text(encoding="utf-8")
     if request.flavour is Flavour.RTX:
         plan = read_plan(Path(request.engine_path))
+        if plan.sms != (request.sm,):
+            raise CoverageError(
+                f"the engine for SM{request.sm} says it is for SM {plan.sms}",
+                wanted="that one target",
+                todo="install the TensorRT-RTX version that the constraints file pins",
+            )
         evidence = Evidence(
             source="builder log, confirmed by the plan",
             version=result.tensorrt_version,

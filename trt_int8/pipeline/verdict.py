@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from trt_int8.spec.accuracy import AccuracyReport
 from trt_int8.spec.coverage import EngineCoverage
@@ -13,6 +13,7 @@ _NAMED = 6
 
 def judge(policy: Policy, coverage: Iterable[EngineCoverage], accuracy: AccuracyReport) -> Verdict:
     """Compare coverage of every INT8 engine and accuracy with the policy."""
+    coverage = tuple(coverage)
     failures = [
         failure
         for engine in coverage
@@ -25,7 +26,28 @@ def judge(policy: Policy, coverage: Iterable[EngineCoverage], accuracy: Accuracy
             f"mean cosine of {accuracy.primary_output} against FP16 is {cosine:.6f},"
             f" wanted >= {policy.min_cosine:g} (--min-cosine)"
         )
-    return Verdict(recommended="fp16" if failures else "int8", failures=tuple(failures))
+    return Verdict(
+        recommended="fp16" if failures else "int8",
+        failures=tuple(failures),
+        warnings=tuple(_unfused(coverage)),
+    )
+
+
+def _unfused(coverage: tuple[EngineCoverage, ...]) -> Iterator[str]:
+    """INT8 attention split into several kernels can lose to the twin's one FP16 kernel."""
+    fused = {e.sm: e.attentions_fused for e in coverage if e.precision == "fp16"}
+    for engine in coverage:
+        if engine.precision == "int8" and engine.attentions_fused < fused.get(engine.sm, 0):
+            yield (
+                f"{_target(engine)}: {engine.attentions_fused} of {engine.attentions} attentions"
+                f" are one kernel in INT8, {fused[engine.sm]} in FP16; INT8 attention needs head"
+                " dim 16, 32 or 64 and a largest seq of 512 (SM75 with head dim 64: 384); set"
+                " --shapes so, or attention = false in the recipe"
+            )
+
+
+def _target(engine: EngineCoverage) -> str:
+    return "this card" if engine.sm is None else f"SM{engine.sm}"
 
 
 def _coverage_failures(policy: Policy, engine: EngineCoverage) -> list[str]:
@@ -34,9 +56,8 @@ def _coverage_failures(policy: Policy, engine: EngineCoverage) -> list[str]:
     missing = [node for node in engine.counted if node.runs != "int8"]
     names = ", ".join(node.node for node in missing[:_NAMED])
     more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
-    target = "this card" if engine.sm is None else f"SM{engine.sm}"
     return [
-        f"{engine.int8_count} of {len(engine.counted)} matmuls run INT8 on {target},"
+        f"{engine.int8_count} of {len(engine.counted)} matmuls run INT8 on {_target(engine)},"
         f" wanted {policy.min_coverage:.0%} (--min-coverage); not INT8: {names}{more}"
         f" ({missing[0].reason})"
     ]

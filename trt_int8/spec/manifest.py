@@ -46,10 +46,12 @@ class Verdict(Frozen):
     Attributes:
         recommended: the precision to deploy.
         failures: one sentence per missed point, naming nodes.
+        warnings: what meets the policy but may cost speed.
     """
 
     recommended: Precision
     failures: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
 
 class Manifest(Frozen):
