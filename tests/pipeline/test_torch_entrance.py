@@ -60,3 +60,34 @@ def test_a_misspelt_keep_is_refused(tiny_inputs: Path) -> None:
     source = resolve_source(str(tiny_inputs / "bert"))
     with pytest.raises(RecipeError, match=r"the pattern '\*\.layers\.0\.\*'"):
         prepare_torch(source, options, SilentReporter(), texts)
+
+
+def test_inputs_that_the_exporter_drops_are_not_asked_for(
+    tiny_inputs: Path, tmp_path: Path
+) -> None:
+    # DeBERTa-v2 without token types ignores token_type_ids; its position tables are constants
+    # in front of projections.
+    config = transformers.DebertaV2Config(
+        vocab_size=VOCABULARY,
+        hidden_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=80,
+        max_position_embeddings=40,
+        relative_attention=True,
+        pos_att_type=["p2c", "c2p"],
+        max_relative_positions=16,
+    )
+    torch.manual_seed(0)
+    transformers.DebertaV2Model(config).save_pretrained(tmp_path / "deberta")
+    write_tokenizer(tmp_path / "deberta")
+    options = tiny_options(tiny_inputs)
+    texts, source = (
+        read_texts(tiny_inputs / "texts.txt"),
+        resolve_source(str(tmp_path / "deberta")),
+    )
+    prepared = prepare_torch(source, options, SilentReporter(), texts)
+    names = {value.name for value in prepared.int8.graph.input}
+    assert names == {"input_ids", "attention_mask"}
+    assert {shape.name for shape in prepared.shapes} == names
+    assert all(set(batch) == names for batch in prepared.held_out)

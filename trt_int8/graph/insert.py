@@ -116,6 +116,8 @@ class _Inserter:
     def run(self, plan: OnnxPlan, ranges: dict[str, TensorRange]) -> None:
         nodes = {str(node.name): node for node in self._graph}
         values = {str(value.name): value for value in self._graph.inputs}
+        # An operand A may be a constant too (position tables in front of a projection).
+        values |= self._graph.initializers
         values |= {str(value.name): value for node in self._graph for value in node.outputs}
         users = {tensor: tuple(values[tensor].uses()) for tensor in plan.results}
         pairs = {t: self._add_pair(values[t], ranges[t].amax) for t in plan.tensors}

@@ -59,6 +59,15 @@ class TokenData:
     calibration: list[TokenArrays]
     held_out: list[TokenArrays]
 
+    def only(self, graph: onnx.ModelProto) -> TokenData:
+        """The same with only the arrays that the graph reads: the exporter drops unused inputs."""
+        names = {value.name for value in graph.graph.input}
+
+        def kept(batches: list[TokenArrays]) -> list[TokenArrays]:
+            return [{name: b[name] for name in b if name in names} for b in batches]
+
+        return TokenData(self.samples, kept(self.calibration), kept(self.held_out))
+
     def sha256(self) -> str:
         """Hash of the calibration token ids: of what the model really saw, cuts included."""
         digest = hashlib.sha256()
@@ -67,6 +76,12 @@ class TokenData:
                 digest.update(f"{name}{array.shape}".encode())
                 digest.update(array.tobytes())
         return digest.hexdigest()
+
+
+def shapes_of(graph: onnx.ModelProto, shapes: tuple[InputShape, ...]) -> tuple[InputShape, ...]:
+    """The shapes of the inputs that the graph really has."""
+    names = {value.name for value in graph.graph.input}
+    return tuple(shape for shape in shapes if shape.name in names)
 
 
 def choose_profile(asked: ShapeProfile | None, limit: int | None) -> ShapeProfile:

@@ -22,6 +22,7 @@ from trt_int8.pipeline.data import (
     RangeKey,
     cached_ranges,
     choose_profile,
+    shapes_of,
     tokenize_texts,
 )
 from trt_int8.pipeline.options import BuildOptions
@@ -76,15 +77,17 @@ def quantize_graph(
         TrtInt8Error: of the step that failed.
     """
     plan = plan_onnx(graph, options.recipe)
-    settings, data = options.recipe.calibration, key.data
+    settings, data = options.recipe.calibration, key.data.only(graph)
+    key = replace(key, data=data, sites=plan.tensors)
 
     def measure(advance: Advance) -> dict[str, TensorRange]:
         return collect_onnx_ranges(
             graph, plan.tensors, data.calibration, settings, lambda: advance(1)
         )
 
-    ranges = cached_ranges(replace(key, sites=plan.tensors), options, reporter, measure)
+    ranges = cached_ranges(key, options, reporter, measure)
     int8 = insert_qdq(graph, plan, ranges.ranges)
+    shapes = shapes_of(graph, shapes)
     return PreparedModel(graph, int8, ranges, data.held_out, data.sha256(), shapes)
 
 

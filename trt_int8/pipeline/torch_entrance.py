@@ -18,6 +18,7 @@ from trt_int8.pipeline.data import (
     TokenData,
     cached_ranges,
     choose_profile,
+    shapes_of,
     tokenize_texts,
 )
 from trt_int8.pipeline.onnx_entrance import quantize_graph
@@ -64,7 +65,8 @@ def prepare_torch(
         fp32 = export_onnx(model, annotated, quantized=False)
         advance(1)
         int8 = export_onnx(model, annotated, quantized=True)
-    return PreparedModel(fp32, int8, ranges, data.held_out, data.sha256(), shapes)
+    held_out, shapes = data.only(fp32).held_out, shapes_of(fp32, shapes)
+    return PreparedModel(fp32, int8, ranges, held_out, data.sha256(), shapes)
 
 
 def _has_only_known_linears(model: TextModel) -> bool:
