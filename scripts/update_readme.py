@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,18 @@ def main() -> None:
     text = _replace(text, "demo", demo)
     text = _replace(text, "stsb", _stsb_table(ROOT / "docs" / "measured" / "stsb.json"))
     readme.write_text(text, encoding="utf-8")
+    _picture(ROOT / "engines" / "demo" / "report.html", ROOT / "docs" / "report.png")
+
+
+def _picture(report: Path, picture: Path) -> None:
+    """The top of the report as a PNG, where a headless Chromium is at hand."""
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        sys.stderr.write("no Chromium: the picture of the report stays as it is\n")
+        return
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+    command = [browser, *flags, "--window-size=1040,1000", f"--screenshot={picture}"]
+    subprocess.run([*command, report.as_uri()], check=True, capture_output=True)
 
 
 def _replace(text: str, mark: str, body: str) -> str:

@@ -140,7 +140,9 @@ def _build_with_bars(
 ) -> dict[str, BuildResult]:
     """One bar over all engines: each counts 1 when whole."""
     done = dict.fromkeys(requests, 0.0)
-    with reporter.task(f"Building {len(requests)} engines", len(requests)) as advance:
+    own = len(job.sms) * len(PRECISIONS)
+    title = f"Building {own} engines" + (" + self-test" if len(requests) > own else "")
+    with reporter.task(title, len(requests)) as advance:
 
         def progress(name: str, fraction: float) -> None:
             advance(max(fraction - done[name], 0.0))

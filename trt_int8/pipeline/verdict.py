@@ -41,8 +41,8 @@ def _unfused(coverage: tuple[EngineCoverage, ...]) -> Iterator[str]:
             yield (
                 f"{_target(engine)}: {engine.attentions_fused} of {engine.attentions} attentions"
                 f" are one kernel in INT8, {fused[engine.sm]} in FP16; usual causes: a largest seq"
-                " above 512 (SM75 with head dim 64: 384), a head dim other than 16, 32 or 64, Q/DQ on the"
-                " scores in front of the mask; change --shapes, or set attention = false in the"
+                " above 512 (SM75 with head dim 64: 384), a head dim other than 16, 32 or 64, Q/DQ"
+                " on the scores in front of the mask; change --shapes, or set attention = false in the"
                 " recipe"
             )
 
