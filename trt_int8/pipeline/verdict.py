@@ -9,6 +9,11 @@ from trt_int8.spec.coverage import EngineCoverage
 from trt_int8.spec.manifest import Policy, Verdict
 
 _NAMED = 6
+_CAUSES = (
+    "usual causes: a largest seq above 512 (SM75 with head dim 64: 384), a head dim other than"
+    " 16, 32 or 64, Q/DQ on the scores in front of the mask; change --shapes, or set"
+    " attention = false in the recipe"
+)
 
 
 def judge(policy: Policy, coverage: Iterable[EngineCoverage], accuracy: AccuracyReport) -> Verdict:
@@ -40,10 +45,7 @@ def _unfused(coverage: tuple[EngineCoverage, ...]) -> Iterator[str]:
         if engine.precision == "int8" and engine.attentions_fused < fused.get(engine.sm, 0):
             yield (
                 f"{_target(engine)}: {engine.attentions_fused} of {engine.attentions} attentions"
-                f" are one kernel in INT8, {fused[engine.sm]} in FP16; usual causes: a largest seq"
-                " above 512 (SM75 with head dim 64: 384), a head dim other than 16, 32 or 64, Q/DQ"
-                " on the scores in front of the mask; change --shapes, or set attention = false in the"
-                " recipe"
+                f" are one kernel in INT8, {fused[engine.sm]} in FP16; {_CAUSES}"
             )
 
 
