@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 
 from tests.support.onnx_tiny import Tiny, noise
 from trt_int8.errors import GraphError, ModelError
-from trt_int8.pipeline.onnx_entrance import load_onnx, token_inputs
+from trt_int8.pipeline.onnx_entrance import check_axes, load_onnx, token_inputs
 
 
 def saved(model: onnx.ModelProto, folder: Path) -> Path:
@@ -53,3 +53,19 @@ def test_int64_inputs_are_the_inputs_of_a_tokenizer() -> None:
 def test_other_inputs_are_refused_by_name_and_type(kind: int, name: str) -> None:
     with pytest.raises(ModelError, match=f"'input_ids' of 'model.onnx' is {name}; wanted int64"):
         token_inputs(token_model(kind), Path("model.onnx"))
+
+
+@pytest.mark.parametrize("axes", [[1, "sequence"], ["batch", 128], [1, 128], ["batch"]])
+def test_fixed_input_sizes_are_refused(axes: list[int | str]) -> None:
+    model = token_model(TensorProto.INT64)
+    model.graph.input.pop()
+    model.graph.input.append(helper.make_tensor_value_info("input_ids", TensorProto.INT64, axes))
+    with pytest.raises(GraphError, match="wanted two dynamic axes, batch and sequence"):
+        check_axes(model, Path("model.onnx"))
+
+
+def test_dynamic_axes_pass_whatever_they_are_called() -> None:
+    model = token_model(TensorProto.INT64)
+    model.graph.input.pop()
+    model.graph.input.append(helper.make_tensor_value_info("ids", TensorProto.INT64, ["n", None]))
+    check_axes(model, Path("model.onnx"))

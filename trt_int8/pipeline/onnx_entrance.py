@@ -46,6 +46,7 @@ def prepare_onnx(
         loaded = load_onnx(source.path)
         graph = normalize(loaded)
         names = token_inputs(graph, source.path)
+        check_axes(graph, source.path)
         profile = choose_profile(options.shapes, None)
         shapes = bind_shapes(input_axes(graph), profile)
         tokenizer = find_tokenizer(source.path, options.tokenizer, names)
@@ -148,6 +149,21 @@ def token_inputs(graph: onnx.ModelProto, path: Path) -> tuple[str, ...]:
                 todo="export a model that reads token ids",
             )
     return tuple(value.name for value in graph.graph.input)
+
+
+def check_axes(model: onnx.ModelProto, path: Path) -> None:
+    """Refuse fixed input sizes: texts have many lengths, and padding would enter the ranges.
+
+    Raises:
+        GraphError: naming the input and its axes.
+    """
+    for name, axes in input_axes(model).items():
+        if len(axes) != 2 or any(isinstance(axis, int) for axis in axes):
+            raise GraphError(
+                f"input {name!r} of {path.name!r} has the axes {list(axes)}",
+                wanted="two dynamic axes, batch and sequence",
+                todo="export the model with dynamic axes",
+            )
 
 
 def input_axes(model: onnx.ModelProto) -> dict[str, tuple[int | str | None, ...]]:
