@@ -160,5 +160,8 @@ def cached_ranges(
     with reporter.task("Calibrating", len(key.data.calibration)) as advance:
         table = wanted.model_copy(update={"ranges": measure(advance)})
     if path is not None:
-        cache.save(path, table)
+        try:
+            cache.save(path, table)
+        except OSError as error:  # the ranges are at hand: a read-only folder is no reason to stop
+            reporter.note(f"ranges not kept in {path.parent} ({error.strerror})")
     return table
