@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from trt_int8.errors import CalibrationError, RangeError
 from trt_int8.spec.ranges import RangeTable
 
-_TODO = "delete the file and calibrate again"
+_REMEDY = "delete the file and calibrate again"
 
 
 def cache_path(folder: Path, table: RangeTable) -> Path:
@@ -77,5 +77,7 @@ def load(path: Path, wanted: RangeTable) -> RangeTable | None:
 
 def _refuse(path: Path, why: str) -> CalibrationError:
     return CalibrationError(
-        f"calibration cache {str(path)!r} {why}", wanted="ranges of this model and data", todo=_TODO
+        f"calibration cache {str(path)!r} {why}",
+        wanted="ranges of this model and data",
+        todo=_REMEDY,
     )

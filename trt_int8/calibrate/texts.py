@@ -18,7 +18,7 @@ HELD_OUT_EVERY = 4
 # Three models run on each held-out text. The cosines of texts scatter by less than 0.01, so their
 # mean over 512 is good to 0.0005: more texts would only cost time.
 MAX_HELD_OUT = 512
-_TODO = "pass --calib FILE with one sentence, or a tab-separated pair, per line (a few hundred)"
+_REMEDY = "pass --calib FILE with one sentence, or a tab-separated pair, per line (a few hundred)"
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,11 @@ def read_texts(path: Path) -> Texts:
         raise CalibrationError(
             f"calibration file {str(path)!r} cannot be read ({error.strerror})",
             wanted="a text file",
-            todo=_TODO,
+            todo=_REMEDY,
         ) from error
     if not raw:
         raise CalibrationError(
-            f"calibration file {str(path)!r} is empty", wanted="text", todo=_TODO
+            f"calibration file {str(path)!r} is empty", wanted="text", todo=_REMEDY
         )
     try:
         text = raw.decode("utf-8-sig")
@@ -63,11 +63,11 @@ def read_texts(path: Path) -> Texts:
         raise CalibrationError(
             f"calibration file {str(path)!r} is not UTF-8 (byte {error.start})",
             wanted="a text file in UTF-8",
-            todo=_TODO,
+            todo=_REMEDY,
         ) from error
     if "\0" in text:
         raise CalibrationError(
-            f"calibration file {str(path)!r} is binary", wanted="a text file in UTF-8", todo=_TODO
+            f"calibration file {str(path)!r} is binary", wanted="a text file in UTF-8", todo=_REMEDY
         )
     return Texts(_items(text, path), str(path))
 
@@ -83,18 +83,18 @@ def _items(text: str, path: Path) -> tuple[tuple[str, ...], ...]:
                 f"line {number} of {str(path)!r} has {len(fields)} tab-separated fields"
                 f"{'' if all(fields) else ', one of them empty'}",
                 wanted="a sentence or a pair",
-                todo=_TODO,
+                todo=_REMEDY,
             )
         items.append(fields)
     if not items:
         raise CalibrationError(
-            f"all lines of calibration file {str(path)!r} are empty", wanted="text", todo=_TODO
+            f"all lines of calibration file {str(path)!r} are empty", wanted="text", todo=_REMEDY
         )
     if len(items) < 2:
         raise CalibrationError(
             f"calibration file {str(path)!r} has one text",
             wanted="at least 2 (one is held out to measure accuracy)",
-            todo=_TODO,
+            todo=_REMEDY,
         )
     return tuple(items)
 
@@ -112,7 +112,7 @@ def split(texts: Texts, max_samples: int) -> tuple[Texts, Texts]:
     items = tuple(dict.fromkeys(texts.items))
     if len(items) < 2:
         raise CalibrationError(
-            f"all texts of {texts.origin!r} are the same", wanted="different texts", todo=_TODO
+            f"all texts of {texts.origin!r} are the same", wanted="different texts", todo=_REMEDY
         )
     step = min(HELD_OUT_EVERY, len(items))
     held = items[step - 1 :: step][:MAX_HELD_OUT]

@@ -13,7 +13,7 @@ from typing import Any
 from trt_int8.engine.evidence import EngineLayer, EngineTensor, data_type, layer_kind, onnx_nodes
 from trt_int8.errors import CoverageError
 
-_TODO = "build with ProfilingVerbosity.DETAILED"
+_REMEDY = "build with ProfilingVerbosity.DETAILED"
 
 
 def parse(text: str) -> tuple[EngineLayer, ...]:
@@ -29,13 +29,13 @@ def parse(text: str) -> tuple[EngineLayer, ...]:
         raise CoverageError(
             f"the engine inspector's text is not JSON with 'Layers' ({error})",
             wanted="EngineInspector.get_engine_information(JSON)",
-            todo=_TODO,
+            todo=_REMEDY,
         ) from error
     if not isinstance(layers, list):
         raise _unknown_form(layers)
     if not layers or any(isinstance(layer, str) for layer in layers):
         raise CoverageError(
-            "the engine lists layer names only", wanted="layers with data types", todo=_TODO
+            "the engine lists layer names only", wanted="layers with data types", todo=_REMEDY
         )
     return tuple(_checked_layer(layer) for layer in layers)
 
