@@ -12,7 +12,7 @@ import trt_int8
 
 PACKAGE = Path(trt_int8.__file__).parent
 STAGES = (
-    *("errors", "optional", "spec", "numerics", "model", "annotate", "calibrate", "graph"),
+    *("errors", "optional", "files", "spec", "numerics", "model", "annotate", "calibrate", "graph"),
     *("engine", "runtime", "evaluate", "tune", "pipeline", "terminal", "cli", "__main__"),
 )
 NOT_CODE = {"__init__.py", "__pycache__", "py.typed", "data"}

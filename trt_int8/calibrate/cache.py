@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import uuid
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from trt_int8.errors import CalibrationError, RangeError
+from trt_int8.files import write_whole
 from trt_int8.spec.ranges import RangeTable
 
 _REMEDY = "delete the file and calibrate again"
@@ -32,12 +32,7 @@ def cache_path(folder: Path, table: RangeTable) -> Path:
 def save(path: Path, table: RangeTable) -> None:
     """Write the table; whole or not at all, even if several builds do so at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-    try:
-        partial.write_text(table.to_json(), encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(path, table.to_json().encode())
 
 
 def load(path: Path, wanted: RangeTable) -> RangeTable | None:

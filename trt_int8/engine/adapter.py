@@ -15,9 +15,9 @@ from typing import Any
 
 from trt_int8 import optional
 from trt_int8.engine import layers_block
-from trt_int8.engine.files import write_whole
 from trt_int8.engine.flavour import MODULE_OF, local_sm
 from trt_int8.errors import CancelledError, EngineError, TargetError
+from trt_int8.files import write_whole
 from trt_int8.spec.build import BuildRequest, Flavour
 
 

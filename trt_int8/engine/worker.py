@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from trt_int8.engine.adapter import Adapter, ProgressSink
-from trt_int8.engine.files import write_whole
 from trt_int8.errors import TrtInt8Error
+from trt_int8.files import write_whole
 from trt_int8.spec.build import BuildRequest, BuildResult
 
 

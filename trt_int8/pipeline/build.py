@@ -21,6 +21,7 @@ from trt_int8.engine.flavour import check_available, choose_flavour, local_sm
 from trt_int8.errors import GraphError, TargetError, first_line
 from trt_int8.evaluate.compare import TwinFiles, compare, float_outputs
 from trt_int8.evaluate.report import ReportData, write_report
+from trt_int8.files import write_whole
 from trt_int8.graph.half import to_half
 from trt_int8.model.source import ModelSource, resolve_source
 from trt_int8.pipeline.data import PreparedModel
@@ -192,9 +193,7 @@ def _finish(
         plugins={p.name: file_sha256(p) for p in options.plugins},
         files=list_files(folder),
     )
-    partial = folder / f"{MANIFEST_NAME}.partial"
-    partial.write_text(manifest.to_json(), encoding="utf-8")
-    partial.replace(folder / MANIFEST_NAME)
+    write_whole(folder / MANIFEST_NAME, manifest.to_json().encode())
     return manifest
 
 
