@@ -104,3 +104,21 @@ def test_int8_attention_that_is_split_where_fp16_is_not_is_a_warning(
     assert all(
         "SM75: 0 of 2 attentions are one kernel in INT8, 2 in FP16" in w for w in verdict.warnings
     )
+
+
+def test_an_int8_weight_that_is_no_constant_is_a_warning() -> None:
+    loose = node("loose", "int8").model_copy(update={"constant_weight": False})
+    (warning,) = judge(Policy(), [engine(node("a", "int8"), loose)], accuracy(1.0)).warnings
+    assert warning == (
+        "SM75: 1 weights are no constants of the engine (they are quantized again at every"
+        " inference): loose"
+    )
+
+
+def test_an_int8_gemm_that_writes_half_is_a_warning_fused_attention_is_not() -> None:
+    half = node("risky", "int8").model_copy(update={"output": "half"})
+    fused = half.model_copy(update={"node": "bmm", "fused_attention": True})
+    floats = node("f", "float").model_copy(update={"output": "half"})
+    verdict = judge(Policy(min_coverage=0.5), [engine(half, fused, floats)], accuracy(1.0))
+    (warning,) = verdict.warnings
+    assert warning.endswith("which the raw accumulator may overflow: risky")

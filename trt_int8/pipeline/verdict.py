@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from trt_int8.spec.accuracy import AccuracyReport
-from trt_int8.spec.coverage import EngineCoverage
+from trt_int8.spec.coverage import EngineCoverage, NodeCoverage
 from trt_int8.spec.manifest import Policy, Verdict
 
 _NAMED = 6
@@ -34,7 +34,7 @@ def judge(policy: Policy, coverage: Iterable[EngineCoverage], accuracy: Accuracy
     return Verdict(
         recommended="fp16" if failures else "int8",
         failures=tuple(failures),
-        warnings=tuple(_unfused(coverage)),
+        warnings=(*_unfused(coverage), *_doubtful_kernels(coverage)),
     )
 
 
@@ -49,6 +49,29 @@ def _unfused(coverage: tuple[EngineCoverage, ...]) -> Iterator[str]:
             )
 
 
+def _doubtful_kernels(coverage: tuple[EngineCoverage, ...]) -> Iterator[str]:
+    """INT8 kernels that run, but at a hidden cost or risk."""
+    for engine in coverage:
+        int8 = [node for node in engine.nodes if node.runs == "int8"]
+        loose = [node for node in int8 if node.constant_weight is False]
+        half = [node for node in int8 if not node.fused_attention and node.output == "half"]
+        if loose:
+            yield (
+                f"{_target(engine)}: {len(loose)} weights are no constants of the engine (they are"
+                f" quantized again at every inference): {_names(loose)}"
+            )
+        if half:
+            yield (
+                f"{_target(engine)}: {len(half)} INT8 matmuls write float16, which the raw"
+                f" accumulator may overflow: {_names(half)}"
+            )
+
+
+def _names(nodes: list[NodeCoverage]) -> str:
+    more = f" and {len(nodes) - _NAMED} more" if len(nodes) > _NAMED else ""
+    return ", ".join(node.node for node in nodes[:_NAMED]) + more
+
+
 def _target(engine: EngineCoverage) -> str:
     return "this card" if engine.sm is None else f"SM{engine.sm}"
 
@@ -57,10 +80,8 @@ def _coverage_failures(policy: Policy, engine: EngineCoverage) -> list[str]:
     if engine.fraction >= policy.min_coverage:
         return []
     missing = [node for node in engine.counted if node.runs != "int8"]
-    names = ", ".join(node.node for node in missing[:_NAMED])
-    more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
     return [
         f"{engine.int8_count} of {len(engine.counted)} matmuls run INT8 on {_target(engine)},"
-        f" wanted {policy.min_coverage:.0%} (--min-coverage); not INT8: {names}{more}"
+        f" wanted {policy.min_coverage:.0%} (--min-coverage); not INT8: {_names(missing)}"
         f" ({missing[0].reason})"
     ]
