@@ -5,7 +5,7 @@ import pickle
 import pytest
 
 from trt_int8 import errors
-from trt_int8.errors import CancelledError, PolicyError, RangeError, TrtInt8Error
+from trt_int8.errors import CancelledError, RangeError, TrtInt8Error
 
 
 def all_errors() -> list[type[TrtInt8Error]]:
@@ -52,7 +52,6 @@ def test_no_error_is_named_like_a_builtin() -> None:
 
 def test_exit_codes_are_1_but_for_policy_and_cancel() -> None:
     codes = {kind: kind.exit_code for kind in all_errors()}
-    assert codes.pop(PolicyError) == 2
     assert codes.pop(CancelledError) == 130
     assert set(codes.values()) == {1}
 

@@ -13,6 +13,7 @@ from tests.support.quantize_oracles import OrtQuantizer, distance_to_tie
 from trt_int8.errors import RangeError, ShapeError
 from trt_int8.numerics import (
     FloatArray,
+    channel_amax,
     cosine,
     dequantize,
     quantize,
@@ -241,3 +242,19 @@ def test_cosine_stays_in_bounds_and_ignores_the_length(numbers: list[float], k: 
     x, y = f32(*numbers), f32(1.0, -2.0, 0.5)
     assert -1.0 <= cosine(x, y) <= 1.0
     assert cosine(x * np.float32(k), y) == pytest.approx(cosine(x, y), abs=1e-5)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_weight_has_one_range_per_output_channel(axis: int) -> None:
+    weight = np.array([[1.27, 0.25, -2.54], [0.5, -0.75, 0.1]], np.float32)  # [K, N]
+    found = channel_amax(weight if axis == 1 else weight.T.copy(), axis)
+    np.testing.assert_array_equal(found, np.array([1.27, 0.75, 2.54], np.float32))
+
+
+def test_a_channel_of_zeros_takes_the_smallest_range_of_the_others() -> None:
+    weight = np.array([[1.5, 0, -2.5], [0.5, 0, 0.1]], np.float32)
+    np.testing.assert_array_equal(channel_amax(weight, 1), np.array([1.5, 1.5, 2.5], np.float32))
+
+
+def test_a_weight_of_zeros_has_a_usable_range() -> None:
+    np.testing.assert_array_equal(channel_amax(np.zeros((3, 2), np.float32), 1), [1, 1])

@@ -22,6 +22,7 @@ from trt_int8.spec.shapes import DEFAULT_SHAPES, parse_shapes
 from trt_int8.spec.targets import parse_targets
 
 _INTERRUPTED = CancelledError.exit_code
+_POLICY_NOT_MET = 2
 
 
 class FlavourChoice(str, Enum):
@@ -139,7 +140,7 @@ def build(  # noqa: PLR0913 - one parameter per option of the command line
     else:
         print_outcome(console, outcome)
     if outcome.manifest.verdict.failures:
-        raise typer.Exit(2)
+        raise typer.Exit(_POLICY_NOT_MET)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -84,12 +84,6 @@ class MissingPackageError(TrtInt8Error):
     """An optional package is not installed."""
 
 
-class PolicyError(TrtInt8Error):
-    """The bundle was built but misses the asked coverage or accuracy."""
-
-    exit_code = 2
-
-
 class CancelledError(TrtInt8Error):
     """The user pressed Ctrl-C; nothing half-written is left."""
 

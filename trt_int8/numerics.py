@@ -46,6 +46,25 @@ def scale_of(amax: FloatArray | float) -> FloatArray:
     return scale
 
 
+def channel_amax(weight: FloatArray, axis: int) -> FloatArray:
+    """Largest |w| per output channel of a weight matrix.
+
+    A channel of zeros gets the smallest amax of the others (1 if all are zero): its codes are 0 in
+    any case, and no scale may be 0.
+
+    Args:
+        weight: float32 [K, N] or [N, K].
+        axis: where N is.
+
+    Returns:
+        float32 [N], all > 0.
+    """
+    amax: FloatArray = np.abs(weight).max(axis=1 - axis).astype(np.float32)
+    positive = amax[amax > 0]
+    fill = positive.min() if positive.size else np.float32(1.0)
+    return np.where(amax > 0, amax, fill).astype(np.float32)
+
+
 def _along_axis(scale: FloatArray, ndim: int, axis: int | None) -> FloatArray:
     if scale.ndim == 0 or axis is None:
         return scale.reshape(())

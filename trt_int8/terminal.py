@@ -73,7 +73,7 @@ def print_outcome(console: Console, outcome: BuildOutcome) -> None:
     for engine in outcome.coverage:
         gemm_outputs = {n.output for n in engine.nodes if not n.fused_attention}
         table.add_row(
-            f"{'local' if engine.sm is None else f'sm{engine.sm}'} {engine.precision}",
+            engine.label,
             f"{engine.int8_count} of {len(engine.counted)}",
             f"{engine.attentions_fused} of {engine.attentions}",
             f"{engine.attentions_int8} of {engine.attentions}",

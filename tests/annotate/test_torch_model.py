@@ -10,7 +10,7 @@ from pytorch_quantization.nn.modules.quant_linear import QuantLinear
 from torch import Tensor, nn
 
 from tests.support.tiny_transformers import annotated, text_model, tokens
-from trt_int8.annotate.torch_model import annotate, silent_absl, weight_amax
+from trt_int8.annotate.torch_model import annotate, silent_absl
 from trt_int8.errors import RecipeError
 from trt_int8.model.huggingface import TextModel
 from trt_int8.spec.recipe import CalibrationSettings, Recipe
@@ -187,17 +187,15 @@ def test_the_model_stays_in_eval_mode() -> None:
 
 
 def test_the_range_of_a_weight_is_its_largest_value_per_output_channel() -> None:
-    weight = torch.tensor([[0.5, -2.0, 1.0], [0.25, 0.125, 0.0]])
-    assert weight_amax(weight) == [[2.0], [0.25]]
-
-
-def test_a_weight_channel_of_zeros_takes_the_smallest_range_of_the_others() -> None:
-    weight = torch.tensor([[0.5, -2.0], [0.0, 0.0], [0.25, 0.125]])
-    assert weight_amax(weight) == [[2.0], [0.25], [0.25]]
-
-
-def test_a_weight_of_zeros_has_a_range() -> None:
-    assert weight_amax(torch.zeros(2, 3)) == [[1.0], [1.0]]
+    linear = nn.Linear(16, 16, bias=False)
+    with torch.no_grad():
+        linear.weight.fill_(0.5)
+        linear.weight[3, 7] = -2.0
+    model = nn.Sequential(linear)
+    found = annotate(model, (torch.zeros(2, 16),), Recipe(attention=False))
+    amax = found.weights["0"].weight_quantizer.amax
+    assert amax.shape == (16, 1)
+    assert amax.flatten().tolist() == [2.0 if row == 3 else 0.5 for row in range(16)]
 
 
 def test_a_shared_linear_is_quantized_once_and_everywhere() -> None:

@@ -16,8 +16,9 @@ from tests.support.tiny_transformers import text_model
 from trt_int8.annotate.onnx_model import OnnxPlan, plan_onnx
 from trt_int8.errors import GraphError, RangeError
 from trt_int8.graph.export import export_float
-from trt_int8.graph.insert import channel_scale, has_qdq, insert_qdq, strip_qdq
+from trt_int8.graph.insert import has_qdq, insert_qdq, strip_qdq
 from trt_int8.graph.normalize import normalize
+from trt_int8.numerics import channel_amax, scale_of
 from trt_int8.spec.ranges import TensorRange
 from trt_int8.spec.recipe import Recipe
 
@@ -199,22 +200,11 @@ def test_inserting_and_stripping_leave_their_arguments_alone() -> None:
     assert (model.SerializeToString(), result.SerializeToString()) == (before, bytes_of_result)
 
 
-def test_a_channel_of_zeros_takes_the_smallest_scale_of_the_others() -> None:
-    weight = np.array([[1.27, 0, -2.54], [0.5, 0, 0.1]], np.float32)
-    np.testing.assert_allclose(channel_scale(weight, 1), [0.01, 0.01, 0.02], rtol=1e-6)
-    np.testing.assert_allclose(channel_scale(weight.T.copy(), 0), [0.01, 0.01, 0.02], rtol=1e-6)
-
-
-def test_a_weight_of_zeros_has_a_usable_scale() -> None:
-    scale = channel_scale(np.zeros((3, 2), np.float32), 1)
-    np.testing.assert_array_equal(scale, f32([1, 1]) / np.float32(127))
-
-
 @settings(max_examples=15, deadline=None)
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(0, 99))
 def test_no_weight_moves_by_more_than_half_its_channels_step(k: int, n: int, seed: int) -> None:
     weight = noise(k, n, seed=seed)
-    scale = channel_scale(weight, 1)
+    scale = scale_of(channel_amax(weight, 1))
     assert (np.abs(rounded(weight, scale) - weight) <= scale * 0.5001).all()
 
 

@@ -88,11 +88,20 @@ def test_an_old_opset_is_refused(float_file: Path, tmp_path: Path) -> None:
 
 
 def test_a_file_without_a_tokenizer_is_refused(
-    tiny_inputs: Path, built: Built, tmp_path: Path
+    tiny_inputs: Path, float_file: Path, tmp_path: Path
 ) -> None:
     lonely = tmp_path / "a" / "b" / "model.onnx"
     lonely.parent.mkdir(parents=True)
-    lonely.write_bytes((built.outcome.bundle / "model.int8.onnx").read_bytes())
+    lonely.write_bytes(float_file.read_bytes())
     options = tiny_options(tiny_inputs, model=str(lonely), out=tmp_path / "bundle")
-    with pytest.raises((ModelError, GraphError), match=r"no tokenizer|float16"):
+    with pytest.raises(ModelError, match=r"no tokenizer in .*pass --tokenizer FOLDER"):
+        run_build(options, SilentReporter())
+
+
+def test_the_fp16_twin_of_a_bundle_is_no_input(
+    tiny_inputs: Path, built: Built, tmp_path: Path
+) -> None:
+    twin = str(built.outcome.bundle / "model.int8.onnx")
+    options = tiny_options(tiny_inputs, model=twin, out=tmp_path / "bundle")
+    with pytest.raises(GraphError, match="holds float16 or bfloat16 tensors"):
         run_build(options, SilentReporter())

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trt_int8.errors import TargetError
-from trt_int8.spec.targets import Target, check_rtx_targets, parse_targets
+from trt_int8.spec.targets import check_rtx_targets, parse_targets, target_folder
 
 
 def sms(text: str) -> list[int]:
@@ -32,7 +32,8 @@ def test_a_list_keeps_its_order_and_names_an_sm_once() -> None:
 
 
 def test_the_folder_is_named_after_the_sm() -> None:
-    assert Target(name="t4", sm=75).folder == "sm75"
+    assert target_folder(75) == "sm75"
+    assert target_folder(None) == "local"
 
 
 @pytest.mark.parametrize("text", ["", " , ,"])

@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
 from absl import logging as absl_logging
 from pytorch_quantization.nn.modules.quant_linear import QuantLinear
 from pytorch_quantization.nn.modules.tensor_quantizer import TensorQuantizer
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from trt_int8.annotate.attention import QUANTIZERS, AttentionSites, attention_modules
 from trt_int8.annotate.keep import check_keep
 from trt_int8.errors import RecipeError
+from trt_int8.numerics import channel_amax
 from trt_int8.spec.recipe import Recipe
 from trt_int8.spec.rules import ATTENTION_SITES, is_kept, is_too_small
 
@@ -105,21 +105,9 @@ def _quant_linear(linear: nn.Linear) -> QuantLinear:
         quant_desc_weight=QuantDescriptor(num_bits=8, axis=(0,)),
     )
     quantized.weight, quantized.bias = linear.weight, linear.bias
-    quantized.weight_quantizer.amax = weight_amax(linear.weight)
+    amax = channel_amax(linear.weight.detach().numpy(), axis=0)
+    quantized.weight_quantizer.amax = amax.reshape(-1, 1).tolist()
     return quantized.eval()
-
-
-def weight_amax(weight: Tensor) -> list[list[float]]:
-    """Largest |w| per output channel of a weight [N, K], as [N][1].
-
-    A channel of zeros gets the smallest amax of the others (its codes are 0 in any case), so that
-    no scale is 0.
-    """
-    amax = weight.detach().abs().amax(dim=1)
-    positive = amax[amax > 0]
-    fill = positive.min() if positive.numel() else torch.ones(())
-    amax = torch.where(amax > 0, amax, fill)
-    return [[value] for value in amax.tolist()]
 
 
 def _quantizer() -> TensorQuantizer:

@@ -14,7 +14,7 @@ from trt_int8.errors import GraphError
 from trt_int8.graph import qdq
 from trt_int8.graph.names import TensorNames, name_nodes
 from trt_int8.graph.normalize import drop_repeated_pairs, fold_constants, fold_weights, tidy
-from trt_int8.numerics import FloatArray, scale_of
+from trt_int8.numerics import FloatArray, channel_amax, scale_of
 from trt_int8.spec.ranges import TensorRange
 
 
@@ -150,7 +150,7 @@ class _Inserter:
         turned = "transB" in node.attributes and bool(node.attributes["transB"].as_int())
         axis = 0 if turned else 1
         if (value, axis) not in self._weights:
-            scale = channel_scale(weight, axis)
+            scale = scale_of(channel_amax(weight, axis))
             pair = self._pair(value, scale, f"{value.name}_weight", {"axis": axis})
             self._graph.insert_before(node, pair)
             self._weights[value, axis] = pair[1].outputs[0]
@@ -175,19 +175,3 @@ class _Inserter:
 
     def _constant(self, name: str, array: NDArray[Any]) -> ir.Value:
         return qdq.add_initializer(self._graph, self._names.fresh(name), array)
-
-
-def channel_scale(weight: FloatArray, axis: int) -> FloatArray:
-    """One scale per output channel: largest |w| / 127; a channel of zeros takes the smallest other.
-
-    Args:
-        weight: float32 [K, N] or [N, K].
-        axis: where N is.
-
-    Returns:
-        float32 [N].
-    """
-    amax = np.abs(weight).max(axis=1 - axis)
-    positive = amax[amax > 0]
-    fill = positive.min() if positive.size else np.float32(1.0)
-    return scale_of(np.where(amax > 0, amax, fill).astype(np.float32))

@@ -19,6 +19,7 @@ from trt_int8.spec.build import BuildRequest, BuildResult, Flavour, Precision
 from trt_int8.spec.coverage import EngineCoverage
 from trt_int8.spec.manifest import EngineEntry
 from trt_int8.spec.shapes import InputShape
+from trt_int8.spec.targets import target_folder
 
 PRECISIONS: tuple[Precision, ...] = ("int8", "fp16")
 
@@ -84,19 +85,14 @@ def build_all(job: EngineJob, reporter: Reporter) -> BuiltEngines:
 
 def label(sm: int | None, precision: str) -> str:
     """Name of an engine in progress bars and reports: "sm75 int8"."""
-    return f"{folder_of(sm)} {precision}"
-
-
-def folder_of(sm: int | None) -> str:
-    """Folder of a target's engines."""
-    return "local" if sm is None else f"sm{sm}"
+    return f"{target_folder(sm)} {precision}"
 
 
 def _requests(job: EngineJob) -> dict[str, BuildRequest]:
     requests = {}
     for sm in job.sms:
         for precision in PRECISIONS:
-            engine = job.folder / folder_of(sm) / f"{precision}.engine"
+            engine = job.folder / target_folder(sm) / f"{precision}.engine"
             engine.parent.mkdir(exist_ok=True)
             onnx_path = job.folder / f"model.{precision}.onnx"
             requests[label(sm, precision)] = _request(job, onnx_path, engine, (sm, job.shapes))
@@ -110,7 +106,7 @@ def _control_requests(job: EngineJob) -> dict[str, BuildRequest]:
         onnx_path = job.work / f"{name}.onnx"
         onnx.save(make(), str(onnx_path))
         for sm in job.sms:
-            engine = job.work / f"{name}.{folder_of(sm)}.engine"
+            engine = job.work / f"{name}.{target_folder(sm)}.engine"
             key = label(sm, f"self-test {name}")
             requests[key] = _request(job, onnx_path, engine, (sm, selftest.SHAPES))
     return requests

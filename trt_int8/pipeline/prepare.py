@@ -10,6 +10,9 @@ from trt_int8.pipeline.options import BuildOptions
 from trt_int8.pipeline.progress import Reporter
 from trt_int8.pipeline.torch_entrance import prepare_torch
 
+# Below this a single text moves the ranges, and the mean cosine of a quarter of them is coarse.
+FEW_TEXTS = 100
+
 
 def prepare(source: ModelSource, options: BuildOptions, reporter: Reporter) -> PreparedModel:
     """Load, annotate, calibrate and export a model.
@@ -21,6 +24,10 @@ def prepare(source: ModelSource, options: BuildOptions, reporter: Reporter) -> P
     if options.calib is None:
         reporter.note(
             "calibrating on the built-in English sentences; pass --calib with texts of your own"
+        )
+    if len(texts.items) < FEW_TEXTS:
+        reporter.note(
+            f"{texts.origin} has only {len(texts.items)} texts: a few hundred give steadier ranges"
         )
     entrance = prepare_onnx if source.kind == "onnx" else prepare_torch
     return entrance(source, options, reporter, texts)

@@ -6,6 +6,7 @@ from typing import Literal
 
 from trt_int8.spec.base import Frozen
 from trt_int8.spec.build import Precision
+from trt_int8.spec.targets import target_folder
 
 Role = Literal["linear", "attention", "small", "other"]
 Runs = Literal["int8", "float", "unmapped", "disputed"]
@@ -63,6 +64,11 @@ class EngineCoverage(Frozen):
     attentions: int
     attentions_fused: int
     attentions_int8: int
+
+    @property
+    def label(self) -> str:
+        """Name of the engine in reports: "sm75 int8"."""
+        return f"{target_folder(self.sm)} {self.precision}"
 
     @property
     def int8_count(self) -> int:

@@ -41,10 +41,10 @@ class Target(Frozen):
     name: str
     sm: int
 
-    @property
-    def folder(self) -> str:
-        """Folder of this target in a bundle ("sm75")."""
-        return f"sm{self.sm}"
+
+def target_folder(sm: int | None) -> str:
+    """Name of a target in bundles and reports: "sm75"; "local" for the card of the machine."""
+    return "local" if sm is None else f"sm{sm}"
 
 
 def parse_targets(text: str) -> tuple[Target, ...]:
