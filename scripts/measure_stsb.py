@@ -57,7 +57,7 @@ def main() -> None:
         "model": manifest.model,
         "pairs": len(scores),
         "recipe": manifest.recipe.name,
-        "calibration": f"{calibration.method} {calibration.percentile}",
+        "calibration": calibration.method,
         "spearman_x100": {name: round(value, 2) for name, value in found.items()},
     }
     _OUTPUT.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -14,7 +14,9 @@ _EXTRA_OF = {
     "torch": None,
     "transformers": None,
     "pytorch_quantization": None,
+    "ray": "ray",
 }
+_USE_OF = {"tensorrt": "this flavour", "ray": "--ray"}
 
 
 def is_installed(name: str) -> bool:
@@ -37,6 +39,6 @@ def load(name: str) -> ModuleType:
         package = f"trt-int8[{extra}]" if extra else "trt-int8"
         raise MissingPackageError(
             f"the Python package {name!r} is not installed",
-            wanted=f"it for {'this flavour' if extra else 'the main job'}",
+            wanted=f"it for {_USE_OF.get(name, 'the main job')}",
             todo=f"run: pip install '{package}'",
         ) from error

@@ -14,9 +14,13 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 from rich.text import Text
 
+from trt_int8.spec.study import STUDY_PAGE, CalibrationStudy, TensorStudy
+
 if TYPE_CHECKING:
     from trt_int8.pipeline.build import BuildOutcome
     from trt_int8.pipeline.progress import Advance
+
+_MAX_FLAGGED = 10
 
 
 class RichReporter:
@@ -88,10 +92,79 @@ def print_outcome(console: Console, outcome: BuildOutcome) -> None:
         console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
     why = "policy met; speed was not measured" if not verdict.failures else "policy not met"
     console.print(Text(f"recommended: {verdict.recommended} engines ({why})", style="bold"))
-    report = outcome.bundle / "report.html"
+    console.print(Text(f"report: {_shown(outcome.bundle / 'report.html')}"), soft_wrap=True)
+
+
+def print_study(console: Console, study: CalibrationStudy, folder: Path) -> None:
+    """The methods, what is odd about the tensors, the recommended method, and where to look.
+
+    Args:
+        console: where to print.
+        study: what was found.
+        folder: where the page is.
+    """
+    console.print(_method_table(study))
+    for result in study.methods:
+        if result.failure is not None:
+            console.print(Text(f"{result.method}: {result.failure}", style="red"), soft_wrap=True)
+    flagged = study.flagged()
+    for tensor in flagged[:_MAX_FLAGGED]:
+        console.print(Text(f"look at {tensor.name}: {_flag(tensor)}", "yellow"), soft_wrap=True)
+    if len(flagged) > _MAX_FLAGGED:
+        console.print(Text(f"… and {len(flagged) - _MAX_FLAGGED} more tensors", "yellow"))
+    if study.recommended is None:
+        text = "no method is recommended: none that TensorRT takes gave ranges and a finite output"
+        console.print(Text(text, style="red"), soft_wrap=True)
+    else:
+        why = f"the output closest to float on {study.texts_held_out} held-out texts"
+        console.print(Text(f"recommended: {study.recommended} ({why})", "bold"), soft_wrap=True)
+        setting = f'method = "{study.recommended}"'
+        console.print(Text(f"in a recipe:\n  [calibration]\n  {setting}"), soft_wrap=True)
+    console.print(Text(f"page: {_shown(folder / STUDY_PAGE)}"), soft_wrap=True)
+
+
+def _method_table(study: CalibrationStudy) -> Table:
+    title = f"{study.model}: {len(study.tensors)} tensors on {study.samples} texts, best first"
+    table = Table(title=Text(title), title_justify="left")
+    for name in (
+        *("method", "mean SQNR dB", "worst SQNR dB", "tensors clipped"),
+        *("output cosine mean", "output cosine min"),
+    ):
+        is_name = name == "method"
+        table.add_column(name, justify="left" if is_name else "right", no_wrap=is_name)
+    for result in study.ranked():
+        table.add_row(
+            Text(result.method),
+            _number(result.mean_sqnr_db, 1),
+            _number(result.min_sqnr_db, 1),
+            "-" if result.failure is not None else str(result.clipped_tensors),
+            _number(result.output_cosine_mean, 5),
+            _number(result.output_cosine_min, 5),
+            style="bold" if result.method == study.recommended else None,
+        )
+    return table
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _flag(tensor: TensorStudy) -> str:
+    parts = []
+    if tensor.near_fp16_overflow:
+        parts.append(f"peak {tensor.peak:.4g} is near the float16 limit")
+    outliers = tensor.outlier_channels
+    if outliers:
+        listed = ", ".join(f"{o.channel} (peak {o.peak:.3g})" for o in outliers[:3])
+        more = f" and {len(outliers) - 3} more" if len(outliers) > 3 else ""
+        parts.append(f"outlier {'channels' if len(outliers) > 1 else 'channel'} {listed}{more}")
+    return "; ".join(parts)
+
+
+def _shown(path: Path) -> Path:
+    """The path as seen from the current folder, if it lies below."""
     here = Path.cwd()
-    shown = report.relative_to(here) if report.is_relative_to(here) else report
-    console.print(Text(f"report: {shown}"), soft_wrap=True)
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def _accuracy_table(outcome: BuildOutcome) -> Table:

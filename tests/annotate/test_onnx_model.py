@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto
 
 from tests.support.onnx_tiny import Tiny, noise
-from trt_int8.annotate.onnx_model import OnnxPlan, plan_onnx
+from trt_int8.annotate.onnx_model import OnnxPlan, plan_onnx, weights_of
 from trt_int8.errors import RecipeError
 from trt_int8.graph.normalize import normalize
 from trt_int8.spec.recipe import Recipe
@@ -102,3 +103,66 @@ def test_planning_leaves_the_graph_alone() -> None:
     before = model.SerializeToString()
     plan_onnx(model, Recipe())
     assert model.SerializeToString() == before
+
+
+def test_each_linear_input_has_the_weight_it_meets() -> None:
+    model = block()
+    found = weights_of(model, plan_onnx(model, Recipe()))
+    assert set(found) == {"x", "wide"}
+    np.testing.assert_array_equal(found["x"], noise(32, 32))
+    np.testing.assert_array_equal(found["wide"], noise(32, 48))
+
+
+def test_the_operands_of_attention_meet_no_weight() -> None:
+    model = block()
+    assert weights_of(model, plan_onnx(model, Recipe(linear=False))) == {}
+
+
+def test_a_kept_linear_gives_no_weight() -> None:
+    model = block()
+    assert set(weights_of(model, plan_onnx(model, Recipe(keep=("q",))))) == {"wide"}
+
+
+def three(*kinds: str) -> onnx.ModelProto:
+    """Three Linears over one tensor: `plain` [K, N], `gemm` [K, N] and `turned` [N, K]."""
+    tiny = Tiny()
+    outputs = []
+    for number, kind in enumerate(kinds):
+        weight = noise(32, 16 + number, seed=number)
+        stored = tiny.const(f"w{number}", weight.T if kind == "turned" else weight)
+        if kind == "plain":
+            outputs.append(tiny.op("MatMul", "x", stored, name=kind))
+        else:
+            turned = int(kind == "turned")
+            outputs.append(tiny.op("Gemm", "x", stored, name=kind, transB=turned))
+    tiny.op("Concat", *outputs, axis=1, out="y")
+    return tiny.build({"x": [7, 32]}, {"y": [7, sum(16 + n for n in range(len(kinds)))]})
+
+
+def test_weights_that_meet_one_tensor_stand_side_by_side_as_right_operands() -> None:
+    model = three("plain", "gemm", "turned")
+    names = ("plain", "gemm", "turned")
+    plan = OnnxPlan(tuple((name, 0, "x") for name in names), (), names)
+    (found,) = weights_of(model, plan).values()
+    wanted = np.concatenate([noise(32, 16 + n, seed=n) for n in range(3)], axis=1)
+    np.testing.assert_array_equal(found, wanted)
+    assert found.dtype == np.float32
+
+
+def test_linears_of_a_graph_in_normal_form_give_the_same_weights() -> None:
+    model = normalize(three("plain", "gemm", "turned"))
+    (found,) = weights_of(model, plan_onnx(model, Recipe())).values()
+    wanted = np.concatenate([noise(32, 16 + n, seed=n) for n in range(3)], axis=1)
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_a_weight_that_is_not_stored_as_it_is_used_is_left_out() -> None:
+    tiny = Tiny()
+    turned = tiny.op("Transpose", tiny.const("stored", noise(20, 32)), perm=[1, 0])
+    first = tiny.op("MatMul", "x", turned, name="computed")
+    second = tiny.op("MatMul", "x", tiny.const("w", noise(32, 16)), name="plain")
+    tiny.op("Concat", first, second, axis=1, out="y")
+    model = tiny.build({"x": [7, 32]}, {"y": [7, 36]})
+    plan = OnnxPlan((("computed", 0, "x"), ("plain", 0, "x")), (), ("computed", "plain"))
+    (found,) = weights_of(model, plan).values()
+    np.testing.assert_array_equal(found, noise(32, 16))

@@ -13,7 +13,7 @@ from tests.support.tiny_transformers import annotated, text_model, tokens
 from trt_int8.annotate.torch_model import annotate, silent_absl
 from trt_int8.errors import RecipeError
 from trt_int8.model.huggingface import TextModel
-from trt_int8.spec.recipe import CalibrationSettings, Recipe
+from trt_int8.spec.recipe import Recipe
 from trt_int8.spec.rules import ATTENTION_SITES
 
 LINEARS = (
@@ -27,7 +27,6 @@ LINEARS = (
 LAYERS = [f"model.encoder.layer.{i}" for i in (0, 1)]
 LINEAR_SITES = {f"{layer}.{linear}.input" for layer in LAYERS for linear in LINEARS}
 ATTENTIONS = {f"{layer}.attention.self.{site}" for layer in LAYERS for site in ATTENTION_SITES}
-MAX = CalibrationSettings(method="max")
 
 
 def run(model: TextModel) -> Tensor:
@@ -111,7 +110,7 @@ def test_quantizers_that_are_off_change_no_bit(family: str) -> None:
 def test_quantizers_that_are_on_change_the_answer_a_little(family: str) -> None:
     model = text_model(family)
     before = run(model)
-    load_max(model, Recipe(calibration=MAX))
+    load_max(model, Recipe())
     after = run(model)
     noise_db = 10 * torch.log10((before**2).sum() / ((before - after) ** 2).sum())
     assert 20 < float(noise_db) < 60
@@ -120,7 +119,7 @@ def test_quantizers_that_are_on_change_the_answer_a_little(family: str) -> None:
 def test_switching_quantization_off_again_restores_every_bit() -> None:
     model = text_model()
     before = run(model)
-    sites = annotated(model, Recipe(calibration=MAX))
+    sites = annotated(model, Recipe())
     for quantizer in sites.activations.values():
         quantizer.amax = 1.0
     sites.enable(quantize=True)
@@ -132,7 +131,7 @@ def test_switching_quantization_off_again_restores_every_bit() -> None:
 def test_collecting_statistics_changes_no_bit() -> None:
     model = text_model()
     before = run(model)
-    sites = annotated(model, Recipe(calibration=MAX))
+    sites = annotated(model, Recipe())
     sites.enable(quantize=False, collect=True)
     assert torch.equal(run(model), before)
 
@@ -142,7 +141,7 @@ def test_a_quantized_linear_computes_the_contract() -> None:
     linear, x = nn.Linear(21, 18), torch.randn(5, 21)
     w, b = linear.weight.detach().numpy().copy(), linear.bias.detach().numpy().copy()
     model = nn.Sequential(linear)
-    sites = annotate(model, (x,), Recipe(attention=False, calibration=MAX))
+    sites = annotate(model, (x,), Recipe(attention=False))
     sites.activations["0.input"].amax = 2.0
     sites.enable(quantize=True)
     step, steps = np.float32(2 / 127), np.abs(w).max(axis=1, keepdims=True) / np.float32(127)
@@ -156,7 +155,7 @@ def test_a_quantized_linear_computes_the_contract() -> None:
 
 def test_the_input_tensors_are_not_touched() -> None:
     model = text_model()
-    load_max(model, Recipe(calibration=MAX))
+    load_max(model, Recipe())
     inputs = tokens()
     model.wrapper(*inputs)
     assert all(torch.equal(a, b) for a, b in zip(inputs, tokens(), strict=True))
@@ -164,7 +163,7 @@ def test_the_input_tensors_are_not_touched() -> None:
 
 def test_a_quantizer_does_not_write_into_its_input() -> None:
     model = nn.Sequential(nn.Linear(16, 16))
-    sites = annotate(model, (torch.zeros(2, 16),), Recipe(attention=False, calibration=MAX))
+    sites = annotate(model, (torch.zeros(2, 16),), Recipe(attention=False))
     sites.activations["0.input"].amax = 1.0
     sites.enable(quantize=True)
     x = torch.linspace(-3, 3, 32).reshape(2, 16)

@@ -13,6 +13,7 @@ from trt_int8.calibrate.texts import (
     TokenArrays,
     batches_of_one_length,
     builtin_texts,
+    padded_batches,
     read_texts,
     split,
     tokenize,
@@ -165,3 +166,50 @@ def test_batching_loses_no_text_and_adds_no_padding(lengths: list[int], size: in
     rows = [(int(row[0]), len(row)) for batch in batches for row in batch["ids"]]
     assert sorted(rows) == list(enumerate(lengths))
     assert all(len(batch["ids"]) <= size and batch["mask"].all() for batch in batches)
+
+
+def masked_tokens(*lengths: int) -> list[TokenArrays]:
+    return [{"ids": t["ids"] + 1, "attention_mask": t["mask"]} for t in tokens(*lengths)]
+
+
+def test_padded_texts_stand_in_file_order_with_zeros_in_their_mask() -> None:
+    first, second = padded_batches(masked_tokens(2, 4, 1), 2, 4, {"ids": 9})
+    assert first["ids"].tolist() == [[1, 1, 9, 9], [2, 2, 2, 2]]
+    assert first["attention_mask"].tolist() == [[1, 1, 0, 0], [1, 1, 1, 1]]
+    assert second["ids"].tolist() == [[3, 9, 9, 9]]
+    assert {array.dtype for array in (*first.values(), *second.values())} == {np.dtype(np.int64)}
+
+
+def test_what_has_no_padding_of_its_own_is_filled_with_zeros() -> None:
+    (batch,) = padded_batches(masked_tokens(1), 4, 3, {})
+    assert batch["ids"].tolist() == [[1, 0, 0]]
+
+
+def test_the_mask_of_padding_is_0_whatever_the_tokenizer_pads_with() -> None:
+    (batch,) = padded_batches(masked_tokens(1), 4, 3, {"attention_mask": 1, "ids": 7})
+    assert batch["attention_mask"].tolist() == [[1, 0, 0]]
+
+
+@settings(max_examples=40)
+@given(st.lists(st.integers(1, 6), max_size=12), st.integers(1, 4), st.integers(6, 9))
+def test_padding_loses_no_token(lengths: list[int], size: int, length: int) -> None:
+    batches = padded_batches(masked_tokens(*lengths), size, length, {"ids": 99})
+    kept = [
+        row[mask == 1].tolist()
+        for batch in batches
+        for row, mask in zip(batch["ids"], batch["attention_mask"], strict=True)
+    ]
+    assert kept == [[number + 1] * n for number, n in enumerate(lengths)]
+    assert all(len(b["ids"]) <= size and b["ids"].shape[1] == length for b in batches)
+
+
+def test_no_texts_make_no_padded_batches() -> None:
+    assert padded_batches([], 2, 4, {}) == []
+
+
+def test_padding_for_a_model_without_a_mask_is_refused() -> None:
+    with pytest.raises(
+        CalibrationError,
+        match="pad_to = 4 with a model that reads only ids, mask; wanted an input attention_mask",
+    ):
+        padded_batches(tokens(2, 3), 2, 4, {})

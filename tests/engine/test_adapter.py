@@ -10,11 +10,7 @@ from tests.support.fake_tensorrt import FakeTensorRT, ParserError, Severity
 from trt_int8.engine import adapter
 from trt_int8.engine.adapter import Adapter, ProgressSink
 from trt_int8.engine.worker import EventSink
-from trt_int8.errors import (
-    CancelledError,
-    EngineError,
-    TargetError,
-)
+from trt_int8.errors import CancelledError, EngineError, TargetError
 from trt_int8.spec.build import BuildRequest, Flavour
 from trt_int8.spec.shapes import InputShape
 

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import ast
 import inspect
-import shutil
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
-from tests.support.tensorrt_bindings import (
-    BINDINGS_VERSIONS,
-    bindings_folder,
-    build_stub,
-    run_with_bindings,
-)
+from tests.support.tensorrt_bindings import BINDINGS_VERSIONS, run_or_skip
 from tests.support.trt_api import Api, Signature, describe, signatures
 from tests.support.trt_contract import faults
 from trt_int8.engine import adapter
@@ -88,21 +82,6 @@ pytestmark = pytest.mark.xdist_group("bindings")
 
 
 @pytest.fixture(scope="module")
-def stubs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if shutil.which("gcc") is None and shutil.which("cc") is None:
-        pytest.skip("needs a C compiler (gcc or cc) to build the stand-in for TensorRT's libraries")
-    folder = tmp_path_factory.mktemp("stubs")
-    build_stub(folder)
-    return folder
-
-
-def run(version: str, code: str, stubs: Path) -> Any:
-    if bindings_folder(version) is None:
-        pytest.skip(f"TensorRT bindings {version} are not installed: run install_bindings.py")
-    return run_with_bindings(version, code, stubs)
-
-
-@pytest.fixture(scope="module")
 def apis(stubs: Path) -> dict[str, Api]:
     return {}
 
@@ -110,7 +89,7 @@ def apis(stubs: Path) -> dict[str, Api]:
 @pytest.fixture
 def api(version: str, stubs: Path, apis: dict[str, Api]) -> Api:
     if version not in apis:
-        apis[version] = cast(Api, run(version, _DESCRIBE, stubs))
+        apis[version] = cast(Api, run_or_skip(version, _DESCRIBE, stubs))
     return apis[version]
 
 
@@ -180,19 +159,19 @@ def test_the_docstring_signature_takes_the_arguments_that_are_passed(
 
 @every_version
 def test_flags_have_the_right_members_by_name(version: str, stubs: Path) -> None:
-    assert run(version, _FLAGS, stubs) == FLAGS[version]
+    assert run_or_skip(version, _FLAGS, stubs) == FLAGS[version]
 
 
 @every_version
 def test_the_logger_works_on_the_genuine_base_class(version: str, stubs: Path) -> None:
-    errors, messages = run(version, _LOGGER, stubs)
+    errors, messages = run_or_skip(version, _LOGGER, stubs)
     assert errors == ["INTERNAL_ERROR text", "ERROR text"]
     assert len(messages) == 5
 
 
 @with_monitor
 def test_the_progress_monitor_works_on_the_genuine_base_class(version: str, stubs: Path) -> None:
-    seen, answers = run(version, _MONITOR, stubs)
+    seen, answers = run_or_skip(version, _MONITOR, stubs)
     assert seen == [["a", None, 3], ["a", 0], ["a", 1], ["a"]]
     assert answers == [True, False]
 

@@ -20,9 +20,6 @@ from trt_int8.graph.export import export_float, export_onnx
 from trt_int8.graph.insert import has_qdq
 from trt_int8.model.heads import ExportWrapper, SentenceHead
 from trt_int8.model.huggingface import TextModel
-from trt_int8.spec.recipe import CalibrationSettings, Recipe
-
-RECIPE = Recipe(calibration=CalibrationSettings(method="max"))
 
 
 def run(model: TextModel, inputs: tuple[Tensor, ...]) -> list[Array]:
@@ -37,7 +34,7 @@ def feeds(inputs: tuple[Tensor, ...]) -> dict[str, Array]:
 def calibrated(family: str = "Bert") -> tuple[TextModel, AnnotatedModel]:
     """A model whose quantizers have the ranges of one batch."""
     model = text_model(family)
-    sites = annotated(model, RECIPE)
+    sites = annotated(model)
     sites.enable(quantize=False, collect=True)
     run(model, tokens())
     with silent_absl():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -11,13 +12,24 @@ import transformers
 from tests.pipeline.conftest import tiny_options
 from tests.support.tiny_folder import write_tokenizer
 from tests.support.tiny_transformers import VOCABULARY
-from trt_int8.calibrate.texts import read_texts
+from trt_int8.calibrate.texts import Texts, read_texts
 from trt_int8.errors import RecipeError
 from trt_int8.model.onnx_matmuls import find_matmuls
-from trt_int8.model.source import resolve_source
+from trt_int8.model.source import ModelSource, resolve_source
+from trt_int8.pipeline.data import PreparedModel
+from trt_int8.pipeline.onnx_entrance import OnnxEntrance
+from trt_int8.pipeline.options import BuildOptions
 from trt_int8.pipeline.progress import SilentReporter
-from trt_int8.pipeline.torch_entrance import prepare_torch
+from trt_int8.pipeline.ranges import choose_ranges
+from trt_int8.pipeline.torch_entrance import TorchEntrance, enter_torch
 from trt_int8.spec.recipe import Recipe
+
+
+def prepare_torch(
+    source: ModelSource, options: BuildOptions, reporter: SilentReporter, texts: Texts
+) -> PreparedModel:
+    entrance = enter_torch(source, options, reporter, texts)
+    return entrance.finish(choose_ranges(entrance, options, reporter), reporter)
 
 
 @pytest.fixture
@@ -35,10 +47,33 @@ def test_linears_of_another_class_are_quantized_in_the_graph(tiny_inputs: Path, 
     reporter, texts = SilentReporter(), read_texts(tiny_inputs / "texts.txt")
     source, options = resolve_source(str(gpt2)), tiny_options(tiny_inputs)
     prepared = prepare_torch(source, options, reporter, texts)
-    assert "GPT2Model has linear code of its own: quantizing its exported graph" in reporter.notes
+    assert "GPT2Model has linear code of its own: quantizing the exported graph" in reporter.notes
     sites = find_matmuls(prepared.int8)
     assert [s.role for s in sites].count("linear") == 4
     assert all(s.wanted_int8 for s in sites)
+
+
+def test_a_float_answer_is_that_of_the_model_and_ranges_change_it(tiny_inputs: Path) -> None:
+    texts, options = read_texts(tiny_inputs / "texts.txt"), tiny_options(tiny_inputs)
+    source = resolve_source(str(tiny_inputs / "bert"))
+    entrance = enter_torch(source, options, SilentReporter(), texts)
+    assert isinstance(entrance, TorchEntrance)
+    ranges = choose_ranges(entrance, options, SilentReporter()).ranges
+    batches = entrance.data.held_out
+    exact, rounded, again = (entrance.answers(r, batches) for r in (None, ranges, None))
+    name = "sentence_embedding"
+    assert [len(answer[name]) for answer in exact] == [len(b["input_ids"]) for b in batches]
+    difference = max(np.abs(a[name] - b[name]).max() for a, b in zip(exact, rounded, strict=True))
+    assert 1e-5 < difference < 0.1
+    assert all(np.array_equal(a[name], b[name]) for a, b in zip(exact, again, strict=True))
+
+
+def test_on_demand_any_model_is_quantized_in_its_graph(tiny_inputs: Path) -> None:
+    reporter, texts = SilentReporter(), read_texts(tiny_inputs / "texts.txt")
+    source, options = resolve_source(str(tiny_inputs / "bert")), tiny_options(tiny_inputs)
+    entrance = enter_torch(source, options, reporter, texts, as_graph=True)
+    assert isinstance(entrance, OnnxEntrance)
+    assert reporter.notes == ["quantizing the exported graph"]
 
 
 def test_all_ranges_are_of_tensors_in_the_graph(tiny_inputs: Path) -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from trt_int8.errors import RecipeError
-from trt_int8.spec.recipe import Recipe, load_recipe
+from trt_int8.spec.methods import parse_method
+from trt_int8.spec.recipe import CalibrationSettings, Recipe, load_recipe
 
 
 def write(folder: Path, text: str) -> Path:
@@ -17,7 +18,9 @@ def write(folder: Path, text: str) -> Path:
 def test_no_file_gives_the_default_recipe() -> None:
     recipe = load_recipe(None)
     assert (recipe.linear, recipe.attention, recipe.keep) == (True, True, ())
-    assert (recipe.calibration.method, recipe.calibration.percentile) == ("percentile", 99.995)
+    assert recipe.calibration.method == "output"
+    assert (recipe.calibration.max_samples, recipe.calibration.batch_size) == (512, 16)
+    assert recipe.calibration.pad_to is None
 
 
 def test_every_setting_is_read(tmp_path: Path) -> None:
@@ -27,19 +30,19 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
     attention = false
     keep = ["*.pooler.*", "classifier"]
     [calibration]
-    method = "max"
-    percentile = 99.9
+    method = "percentile:99.9"
     max_samples = 33
     batch_size = 5
+    pad_to = 48
     """
     recipe = load_recipe(write(tmp_path, text))
     assert (recipe.name, recipe.attention) == ("mine", False)
     assert recipe.keep == ("*.pooler.*", "classifier")
     assert recipe.calibration.model_dump() == {
-        "method": "max",
-        "percentile": 99.9,
+        "method": "percentile:99.9",
         "max_samples": 33,
         "batch_size": 5,
+        "pad_to": 48,
     }
 
 
@@ -72,12 +75,11 @@ def test_a_folder_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[calibration]\npercentile = 101", r"'calibration\.percentile' is 101; wanted .*100"),
-        ("[calibration]\npercentile = 0", r"'calibration\.percentile' is 0; wanted .*than 0"),
-        ("[calibration]\npercentile = nan", r"'calibration\.percentile' is nan"),
         ("[calibration]\nbatch_size = 0", r"'calibration\.batch_size' is 0; wanted .*1"),
         ("[calibration]\nmax_samples = -3", r"'calibration\.max_samples' is -3"),
-        ("[calibration]\nmethod = 'entropy'", r"'entropy'; wanted .*'max' or 'percentile'"),
+        ("[calibration]\nmax_samples = 0", r"'calibration\.max_samples' is 0; wanted .*1"),
+        ("[calibration]\npad_to = 0", r"'calibration\.pad_to' is 0; wanted .*1"),
+        ("[calibration]\nmethod = 3", r"'calibration\.method' is 3; wanted .*string"),
         ("keep = 'encoder'", r"'keep' is 'encoder'; wanted"),
         ("name = 3", r"'name' is 3; wanted .*string"),
         ("calibration = 3", r"'calibration' is 3"),
@@ -106,16 +108,74 @@ def test_a_switch_takes_true_or_false_only(tmp_path: Path, value: str) -> None:
         load_recipe(write(tmp_path, f"linear = {value}"))
 
 
-@pytest.mark.parametrize("setting", ["percentile", "max_samples", "batch_size"])
+@pytest.mark.parametrize("setting", ["max_samples", "batch_size", "pad_to"])
 @pytest.mark.parametrize("value", ["true", "'9'"])
 def test_a_number_takes_a_number_only(tmp_path: Path, setting: str, value: str) -> None:
     with pytest.raises(RecipeError, match=rf"setting 'calibration\.{setting}' is .*valid "):
         load_recipe(write(tmp_path, f"[calibration]\n{setting} = {value}"))
 
 
-def test_a_percentile_may_be_a_whole_number(tmp_path: Path) -> None:
-    path = write(tmp_path, "[calibration]\npercentile = 99")
-    assert load_recipe(path).calibration.percentile == 99.0
+def test_a_setting_of_calibration_that_is_no_more_is_refused_with_those_there_are(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(
+        RecipeError,
+        match=r"'calibration\.percentile' is 99\.9; wanted only the settings method, max_samples",
+    ):
+        load_recipe(write(tmp_path, "[calibration]\npercentile = 99.9"))
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("sqnr", "sqnr"),
+        ("percentile", "percentile:99.99"),
+        ("percentile:99.9950", "percentile:99.995"),
+        ("percentile:p=99", "percentile:99"),
+        ("entropy:start=64,stride=1", "entropy:start=64"),
+        (" max ", "max"),
+    ],
+)
+def test_a_method_is_kept_in_its_shortest_form(tmp_path: Path, text: str, label: str) -> None:
+    settings = load_recipe(write(tmp_path, f"[calibration]\nmethod = '{text}'")).calibration
+    assert settings.method == label
+    assert settings.parsed() == parse_method(text)
+
+
+def test_equal_methods_make_equal_recipes() -> None:
+    assert CalibrationSettings(method="percentile:p=99.90") == CalibrationSettings(
+        method="percentile:99.9"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("entropie", "calibration method 'entropie' is unknown; wanted one of max, .*entropy"),
+        ("percentile:101", "'percentile:101' has the number '101'; wanted a number from .* to 100"),
+        ("percentile:0", "'percentile:0' has the number '0'; wanted"),
+        ("percentile:nan", "'percentile:nan' has the number 'nan'"),
+        ("max:3", "'max:3' has the setting '3'; wanted only the name"),
+    ],
+)
+def test_a_wrong_method_is_named_with_what_is_wanted(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(write(tmp_path, f"[calibration]\nmethod = '{text}'"))
+
+
+@pytest.mark.parametrize(
+    "text", ["affine-minmax", "affine-current", "affine-mse", "kl-independent:stride=8"]
+)
+def test_a_method_with_asymmetric_ranges_is_refused_with_the_reason(text: str) -> None:
+    with pytest.raises(
+        RecipeError,
+        match=rf"'{text}' gives asymmetric ranges; .*TensorRT refuses zero points other than 0",
+    ) as caught:
+        CalibrationSettings(method=text)
+    assert "affine" not in caught.value.todo
+    assert "percentile" in caught.value.todo
 
 
 def test_a_recipe_that_quantizes_nothing_is_refused(tmp_path: Path) -> None:

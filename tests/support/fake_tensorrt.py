@@ -23,6 +23,10 @@ class IProgressMonitor:
     pass
 
 
+class Calibrator:
+    pass
+
+
 class ParserError:
     def __init__(self, name: str, text: str) -> None:
         self._name, self._text = name, text
@@ -51,6 +55,7 @@ class FakeTensorRT:
         library_loads: whether plugin libraries can be loaded.
         during_build: called with the progress monitor; answers False to end the build.
         rtx: has targets, as TensorRT-RTX has.
+        inputs: of the parsed network, name and dtype.
     """
 
     __version__ = "10.99"
@@ -60,6 +65,8 @@ class FakeTensorRT:
     LayerInformationFormat = SimpleNamespace(JSON="JSON")
     NetworkDefinitionCreationFlag = SimpleNamespace(EXPLICIT_BATCH=0, STRONGLY_TYPED=1)
     BuilderFlag = SimpleNamespace(FP16="FP16", INT8="INT8")
+    IInt8EntropyCalibrator2: Any = Calibrator
+    IInt8MinMaxCalibrator: Any = Calibrator
 
     def __init__(
         self, *, rtx: bool = False, parse_errors: Sequence[ParserError] = (), plan: Any = b"plan"
@@ -71,6 +78,7 @@ class FakeTensorRT:
         self.library_loads = True
         self.during_build: Callable[[Any], bool] = lambda monitor: True
         self.logger: Any = None
+        self.inputs: dict[str, Any] = {"ids": "int64"}
         if rtx:
             self.ComputeCapability = SimpleNamespace(SM75="SM75", SM80="SM80")
 
@@ -83,6 +91,9 @@ class FakeTensorRT:
 
     def note(self, name: str, *arguments: Any) -> None:
         self.calls.append((name, *arguments))
+
+    def nptype(self, dtype: Any) -> Any:
+        return dtype
 
     def init_libnvinfer_plugins(self, log: Any, namespace: str) -> bool:
         self.logger = log
@@ -132,9 +143,10 @@ class _Builder:
     def __init__(self, trt: FakeTensorRT) -> None:
         self._trt = trt
 
-    def create_network(self, flags: int) -> str:
+    def create_network(self, flags: int) -> Any:
         self._trt.note("create_network", flags)
-        return "network"
+        tensors = [SimpleNamespace(name=n, dtype=d) for n, d in self._trt.inputs.items()]
+        return SimpleNamespace(num_inputs=len(tensors), get_input=tensors.__getitem__)
 
     def create_builder_config(self) -> Any:
         return (_RtxConfig if self._trt.rtx else _Config)(self._trt)
@@ -142,7 +154,7 @@ class _Builder:
     def create_optimization_profile(self) -> Any:
         return SimpleNamespace(set_shape=lambda *shape: self._trt.note("set_shape", shape))
 
-    def build_serialized_network(self, network: str, config: Any) -> Any:
+    def build_serialized_network(self, network: Any, config: Any) -> Any:
         self._trt.note("build_serialized_network", config)
         for severity, text in self._trt.log_on_build:
             self._trt.logger.log(severity, text)
@@ -154,13 +166,19 @@ class _Config:
         self.trt = trt
         self.progress_monitor: Any = None
         self.profiling_verbosity = ""
+        self.int8_calibrator: Any = None
         self._cache: bytes | None = None
 
     def set_flag(self, flag: str) -> None:
         self.trt.note("set_flag", flag)
 
     def add_optimization_profile(self, profile: Any) -> int:
+        self.trt.note("add_optimization_profile", profile)
         return 0
+
+    def set_calibration_profile(self, profile: Any) -> bool:
+        self.trt.note("set_calibration_profile", profile)
+        return True
 
     def create_timing_cache(self, stored: bytes) -> bytes:
         self.trt.note("create_timing_cache", stored)

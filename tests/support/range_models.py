@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any
-
 import numpy as np
 import onnx
 import torch
@@ -37,13 +34,43 @@ class Halver(nn.Module):
         return (self.shifted(shifted),)
 
 
-def halver(*, unused: bool = False) -> tuple[Any, AnnotatedModel]:
-    """What `collect_ranges` needs of a text model, and its quantizers."""
+def halver(*, unused: bool = False) -> tuple[Halver, AnnotatedModel]:
+    """The model and its quantizers."""
     module = Halver()
     sites = {"half": module.halved, "shifted": module.shifted}
-    annotated = AnnotatedModel(sites | ({"unused": module.unused} if unused else {}), {})
+    return module, _switched_off(sites | ({"unused": module.unused} if unused else {}))
+
+
+class Repeater(nn.Module):
+    """One layer used twice, as in ALBERT: its two sites see ids / 2, then ids / 2 + 100.
+
+    Places whose mask is 0 hold NaN, in the output too.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = TensorQuantizer(QuantDescriptor(num_bits=8))
+        self.second = TensorQuantizer(QuantDescriptor(num_bits=8))
+
+    def forward(self, ids: Tensor, attention_mask: Tensor) -> tuple[Tensor]:
+        x = torch.where(attention_mask == 0, torch.full((), torch.nan), ids / 2)
+        for shift in (0.0, 100.0):
+            x = x + shift
+            self.first(x)
+            self.second(x)
+        return (x,)
+
+
+def repeater() -> tuple[Repeater, AnnotatedModel]:
+    """The model and its quantizers."""
+    module = Repeater()
+    return module, _switched_off({"first": module.first, "second": module.second})
+
+
+def _switched_off(sites: dict[str, TensorQuantizer]) -> AnnotatedModel:
+    annotated = AnnotatedModel(sites, {})
     annotated.enable(quantize=False)
-    return SimpleNamespace(wrapper=module, input_names=("ids",)), annotated
+    return annotated
 
 
 def ids(*rows: list[int]) -> TokenArrays:

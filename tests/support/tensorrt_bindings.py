@@ -22,7 +22,9 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
 
 from .install_bindings import BINDINGS_VERSIONS, is_installed
 
@@ -34,6 +36,7 @@ __all__ = [
     "BindingsError",
     "bindings_folder",
     "build_stub",
+    "run_or_skip",
     "run_with_bindings",
 ]
 
@@ -166,6 +169,13 @@ def run_with_bindings(version: str, code: str, stub_folder: Path) -> object:
             raise BindingsError(f"TensorRT bindings {version}: the code left before its end")
         value: object = json.loads(result.read_text(encoding="utf-8"))
     return value
+
+
+def run_or_skip(version: str, code: str, stub_folder: Path) -> Any:
+    """`run_with_bindings`, or skip the test if this version is not installed."""
+    if bindings_folder(version) is None:
+        pytest.skip(f"TensorRT bindings {version} are not installed: run install_bindings.py")
+    return run_with_bindings(version, code, stub_folder)
 
 
 def _run_child(version: str, work: Path, request: Mapping[str, object]) -> None:

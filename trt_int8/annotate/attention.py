@@ -29,6 +29,12 @@ class AttentionSites(nn.ModuleDict):
     """Quantizers of one attention: `query`, `key`, `value`, `softmax`, `context`."""
 
 
+def register_primitive_attention() -> None:
+    """Make it known to transformers in this process, under the name `IMPLEMENTATION`."""
+    AttentionInterface.register(IMPLEMENTATION, primitive_attention)
+    AttentionMaskInterface.register(IMPLEMENTATION, boolean_mask)
+
+
 def use_primitive_attention(
     backbone: Any, probe: tuple[Tensor, ...], call: Callable[..., object]
 ) -> bool:
@@ -43,8 +49,7 @@ def use_primitive_attention(
         False if the architecture has attention code of its own, or needs what
         `primitive_attention` does not do; the model is then set to its own eager attention.
     """
-    AttentionInterface.register(IMPLEMENTATION, primitive_attention)
-    AttentionMaskInterface.register(IMPLEMENTATION, boolean_mask)
+    register_primitive_attention()
     try:
         with quiet_transformers(), torch.no_grad():
             backbone.set_attn_implementation(IMPLEMENTATION)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from trt_int8.annotate.keep import check_keep
 from trt_int8.errors import RecipeError
@@ -68,6 +70,24 @@ def plan_onnx(model: onnx.ModelProto, recipe: Recipe) -> OnnxPlan:
             todo="check 'keep' and the recipe's switches",
         )
     return OnnxPlan(tuple(operands), tuple(results), tuple(weights))
+
+
+def weights_of(model: onnx.ModelProto, plan: OnnxPlan) -> dict[str, NDArray[np.float32]]:
+    """Per quantized tensor the weights [K, N] of all Linears that read it, side by side.
+
+    Those the recipe keeps in FP16 are among them: the range of a tensor is then a matter of model,
+    texts and method alone. A weight that is not a matrix stored in the file is left out.
+    """
+    stored = {tensor.name: tensor for tensor in model.graph.initializer if len(tensor.dims) == 2}
+    parts: dict[str, list[NDArray[np.float32]]] = {tensor: [] for tensor in plan.tensors}
+    for node in model.graph.node:
+        if node.op_type not in ("MatMul", "Gemm") or node.input[1] not in stored:
+            continue
+        if node.input[0] in parts:
+            weight = np.asarray(onnx.numpy_helper.to_array(stored[node.input[1]]), np.float32)
+            turned = any(a.name == "transB" and a.i for a in node.attribute)
+            parts[node.input[0]].append(weight.T if turned else weight)
+    return {tensor: np.concatenate(found, axis=1) for tensor, found in parts.items() if found}
 
 
 def _attention_operands(attention: AttentionSite) -> list[tuple[str, int, str]]:

@@ -150,6 +150,41 @@ def batches_of_one_length(tokens: list[TokenArrays], batch_size: int) -> list[To
     ]
 
 
+def padded_batches(
+    tokens: list[TokenArrays], batch_size: int, length: int, padding: Mapping[str, int]
+) -> list[TokenArrays]:
+    """Group texts in file order and fill each up to `length` tokens, as an application would.
+
+    Args:
+        tokens: int64 [1, S] per input name, S <= length.
+        batch_size: texts per batch.
+        length: tokens per text.
+        padding: what to fill each input with; 0 where it says nothing.
+
+    Returns:
+        int64 [B, length] per input name; `attention_mask` is 0 at the padding.
+
+    Raises:
+        CalibrationError: there is no attention mask, so the model could not ignore the padding.
+    """
+    if tokens and "attention_mask" not in tokens[0]:
+        raise CalibrationError(
+            f"pad_to = {length} with a model that reads only {', '.join(tokens[0])}",
+            wanted="an input attention_mask",
+            todo="leave pad_to out of the recipe",
+        )
+
+    def filled(name: str, array: NDArray[np.int64]) -> NDArray[np.int64]:
+        value = 0 if name == "attention_mask" else padding.get(name, 0)
+        missing = length - array.shape[1]
+        return np.pad(array, ((0, 0), (0, missing)), constant_values=value)
+
+    return [
+        {name: np.concatenate([filled(name, item[name]) for item in chunk]) for name in chunk[0]}
+        for chunk in _chunks(tokens, batch_size)
+    ]
+
+
 def _chunks(items: list[TokenArrays], size: int) -> Iterator[list[TokenArrays]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]

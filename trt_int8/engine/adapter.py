@@ -1,4 +1,4 @@
-"""The only module that touches a TensorRT package: TensorRT-RTX or TensorRT 8.6 to 11.
+"""The only module that loads a TensorRT package: TensorRT-RTX or TensorRT 8.6 to 11.
 
 Differences between versions are probed with `hasattr`, never by comparing version strings.
 TensorRT needs a GPU to build; that path has not been run on one here, but every name it uses is
@@ -16,6 +16,7 @@ from typing import Any
 from trt_int8 import optional
 from trt_int8.engine import layers_block
 from trt_int8.engine.flavour import MODULE_OF, local_sm
+from trt_int8.engine.implicit import attach_calibrator, check_implicit
 from trt_int8.errors import CancelledError, EngineError, TargetError
 from trt_int8.files import write_whole
 from trt_int8.spec.build import BuildRequest, Flavour
@@ -62,7 +63,8 @@ class Adapter:
         """Build an engine.
 
         Args:
-            request: what to build; its ONNX file is strongly typed (precision is in the graph).
+            request: what to build; its ONNX file is strongly typed (precision is in the graph),
+                unless it asks for implicit INT8.
             sink: told of progress; can cancel.
 
         Returns:
@@ -70,15 +72,19 @@ class Adapter:
 
         Raises:
             EngineError: the parser or the builder refused; the message quotes it.
-            TargetError: this flavour cannot build for that target.
+            TargetError: this flavour cannot build for that target, or has no implicit INT8.
+            CalibrationError: the batches for implicit INT8 do not fit the network.
             CancelledError: `sink` cancelled.
         """
+        if request.implicit is not None:
+            check_implicit(self.flavour, self._trt)
         log = _make_logger(self._trt)
         self._check_target(request.sm)
         self._register_plugins(log, request.plugin_libraries)
         with self._starting(log):
             builder = self._trt.Builder(log)
-        network = builder.create_network(network_flags(self._trt))
+        typed = request.implicit is None
+        network = builder.create_network(network_flags(self._trt, strongly_typed=typed))
         parser = self._trt.OnnxParser(network, log)
         if not parser.parse_from_file(request.onnx_path):
             raise EngineError(
@@ -86,7 +92,7 @@ class Adapter:
                 wanted="operators and types it supports",
                 todo="leave the named node out of the recipe, or export the model differently",
             )
-        config = self._config(builder, request, sink)
+        config = self._config(builder, network, request, sink)
         cache = None if self.flavour is Flavour.RTX else request.timing_cache
         if cache is not None:
             _load_timing_cache(config, Path(cache))
@@ -97,11 +103,11 @@ class Adapter:
             _save_timing_cache(config, Path(cache))
         return plan, self._evidence(plan, log)
 
-    def _config(self, builder: Any, request: BuildRequest, sink: ProgressSink) -> Any:
+    def _config(self, builder: Any, network: Any, request: BuildRequest, sink: ProgressSink) -> Any:
         trt = self._trt
         config = builder.create_builder_config()
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-        for flag in precision_flags(trt):
+        for flag in precision_flags(trt, strongly_typed=request.implicit is None):
             config.set_flag(flag)
         if hasattr(config, "progress_monitor"):
             config.progress_monitor = _make_monitor(trt, sink)
@@ -110,6 +116,8 @@ class Adapter:
         for shape in request.shapes:
             profile.set_shape(shape.name, shape.min, shape.opt, shape.max)
         config.add_optimization_profile(profile)
+        if request.implicit is not None:
+            attach_calibrator(trt, config, network, profile, request.implicit, request.shapes)
         return config
 
     def _check_target(self, sm: int | None) -> None:
@@ -178,24 +186,34 @@ class Adapter:
         return str(inspector.get_engine_information(self._trt.LayerInformationFormat.JSON))
 
     def _failed(self, request: BuildRequest, log: Any) -> EngineError:
+        todo = "try a smaller --shapes range or a recipe with fewer INT8 sites"
+        if request.implicit is not None:
+            cache = Path(request.implicit.cache_path).name
+            todo = (
+                f"if it names the calibration, delete {cache!r} (it may be of another TensorRT) and"
+                " run this again, or leave --implicit-int8 out"
+            )
         return EngineError(
             f"TensorRT {self.version} built no engine from {Path(request.onnx_path).name!r}"
             f" for SM{request.sm} ({log.reason() or 'no reason in its log'})",
             wanted="a network it supports on this target",
-            todo="try a smaller --shapes range or a recipe with fewer INT8 sites",
+            todo=todo,
         )
 
 
-def network_flags(trt: Any) -> int:
+def network_flags(trt: Any, *, strongly_typed: bool = True) -> int:
     """Creation flags by name: their numbers move between TensorRT versions."""
     flags = trt.NetworkDefinitionCreationFlag
-    wanted = ("EXPLICIT_BATCH", "STRONGLY_TYPED")
+    wanted = ("EXPLICIT_BATCH", "STRONGLY_TYPED") if strongly_typed else ("EXPLICIT_BATCH",)
     return sum(1 << int(getattr(flags, name)) for name in wanted if hasattr(flags, name))
 
 
-def precision_flags(trt: Any) -> tuple[Any, ...]:
-    """FP16 and INT8 builder flags, only where networks are not strongly typed (TensorRT 8.6)."""
-    if hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"):
+def precision_flags(trt: Any, *, strongly_typed: bool = True) -> tuple[Any, ...]:
+    """FP16 and INT8 builder flags, only where the network is not strongly typed.
+
+    TensorRT 8.6 has no such networks, and implicit INT8 wants none.
+    """
+    if strongly_typed and hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"):
         return ()
     return tuple(
         getattr(trt.BuilderFlag, name)

@@ -141,6 +141,32 @@ def _cosines(name: str, reference: Outputs, measured: Outputs, masks: Masks) -> 
     return [cosine(a, b) for a, b in _rows(name, reference, measured, masks)]
 
 
+def output_cosines(
+    reference: Outputs, measured: Outputs, batches: list[TokenArrays]
+) -> list[float]:
+    """Cosine of the primary output per text.
+
+    Args:
+        reference: float outputs per batch.
+        measured: the same outputs of another model.
+        batches: the inputs; an output [B, S, ...] is looked at per token, without padding.
+    """
+    sizes = [next(iter(batch.values())).shape for batch in batches]
+    outputs = {
+        name: FloatOutput(
+            rank=array.ndim,
+            per_token=all(
+                out[name].shape[:2] == size for out, size in zip(reference, sizes, strict=True)
+            ),
+        )
+        for name, array in reference[0].items()
+    }
+    name = primary_of(outputs)
+    texts = [batch.get("attention_mask") for batch in batches]
+    masks: Masks = texts if outputs[name].per_token else [None] * len(batches)
+    return _cosines(name, reference, measured, masks)
+
+
 def _errors(name: str, reference: Outputs, measured: Outputs, masks: Masks) -> OutputError:
     rows = _rows(name, reference, measured, masks)
     ref = np.concatenate([a.reshape(-1) for a, _ in rows])

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-import jinja2
-
+from trt_int8.evaluate.page import render
 from trt_int8.evaluate.plots import error_distribution, range_plot
 from trt_int8.spec.accuracy import AccuracyReport
 from trt_int8.spec.build import BuildResult, Flavour
@@ -129,17 +128,13 @@ def short_name(node: str, count: int = 2) -> str:
 
 def write_report(path: Path, data: ReportData) -> None:
     """Render the page to `path`; it needs no network and no other file."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("trt_int8.evaluate", "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    page = environment.get_template("report.html.j2").render(
-        data=data,
-        grid=grid,
-        error_svg=error_distribution(data.accuracy.cosines),
-        range_svg=range_plot(data.ranges) if data.ranges is not None else "",
+    page = render(
+        "report.html.j2",
+        {
+            "data": data,
+            "grid": grid,
+            "error_svg": error_distribution(data.accuracy.cosines),
+            "range_svg": range_plot(data.ranges) if data.ranges is not None else "",
+        },
     )
     path.write_text(page, encoding="utf-8")

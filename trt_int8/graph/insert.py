@@ -120,7 +120,7 @@ class _Inserter:
         values |= self._graph.initializers
         values |= {str(value.name): value for node in self._graph for value in node.outputs}
         users = {tensor: tuple(values[tensor].uses()) for tensor in plan.results}
-        pairs = {t: self._add_pair(values[t], ranges[t].amax) for t in plan.tensors}
+        pairs = {t: self._add_pair(values[t], ranges[t]) for t in plan.tensors}
         for tensor in plan.results:
             for user, index in users[tensor]:
                 user.replace_input_with(index, pairs[tensor])
@@ -129,8 +129,11 @@ class _Inserter:
         for node_name in plan.weights:
             self._quantize_weight(nodes[node_name])
 
-    def _add_pair(self, source: ir.Value, amax: float) -> ir.Value:
-        pair = self._pair(source, scale_of(amax), str(source.name), {})
+    def _add_pair(self, source: ir.Value, chosen: TensorRange) -> ir.Value:
+        scale_of(chosen.amax)  # refuses what is no range
+        # A range that came as a scale (from a TensorRT cache) gives back that very scale.
+        scale = np.asarray(chosen.scale, np.float32)
+        pair = self._pair(source, scale, str(source.name), {})
         producer = source.producer()
         if producer is not None:
             self._graph.insert_after(producer, pair)

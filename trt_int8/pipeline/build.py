@@ -18,6 +18,7 @@ from trt_int8.engine.bundle import (
     staging,
 )
 from trt_int8.engine.flavour import check_available, choose_flavour, local_sm
+from trt_int8.engine.implicit import check_implicit
 from trt_int8.errors import GraphError, TargetError, first_line
 from trt_int8.evaluate.compare import TwinFiles, compare, float_outputs
 from trt_int8.evaluate.report import ReportData, write_report
@@ -26,6 +27,7 @@ from trt_int8.graph.half import to_half
 from trt_int8.model.source import ModelSource, resolve_source
 from trt_int8.pipeline.data import PreparedModel
 from trt_int8.pipeline.engines import BuiltEngines, EngineJob, build_all
+from trt_int8.pipeline.implicit import write_implicit
 from trt_int8.pipeline.options import BuildOptions
 from trt_int8.pipeline.prepare import prepare
 from trt_int8.pipeline.progress import Reporter
@@ -78,6 +80,8 @@ def run_build(options: BuildOptions, reporter: Reporter) -> BuildOutcome:
     source = resolve_source(options.model)
     flavour = choose_flavour(options.flavour)
     check_available(flavour)
+    if options.implicit_int8 is not None:
+        check_implicit(flavour)
     sms = _targets(options, flavour)
     out = resolve_out(options.out or Path("engines") / source.name)
     check_destination(out, force=options.force)
@@ -95,6 +99,7 @@ def run_build(options: BuildOptions, reporter: Reporter) -> BuildOutcome:
             jobs=options.jobs,
             timing_cache=options.timing_cache,
             plugins=options.plugins,
+            implicit=write_implicit(prepared, options, folder, work),
         )
         built = build_all(job, reporter)
         accuracy = _measure(prepared, twins, reporter)
@@ -187,6 +192,7 @@ def _finish(
         engines=built.entries,
         shapes=job.shapes,
         recipe=options.recipe,
+        implicit_int8=options.implicit_int8,
         policy=options.policy,
         verdict=verdict,
         packages=_package_versions(),

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import onnx
 
-from trt_int8.calibrate import cache
-from trt_int8.calibrate.estimators import method_name
-from trt_int8.calibrate.texts import Texts, TokenArrays, batches_of_one_length, split, tokenize
+from trt_int8.calibrate.texts import (
+    Texts,
+    TokenArrays,
+    batches_of_one_length,
+    padded_batches,
+    split,
+    tokenize,
+)
 from trt_int8.errors import ShapeError
-from trt_int8.model.source import ModelSource
-from trt_int8.pipeline.options import BuildOptions
-from trt_int8.pipeline.progress import Advance, Reporter
-from trt_int8.spec.ranges import RangeTable, TensorRange
+from trt_int8.pipeline.options import InputOptions
+from trt_int8.spec.ranges import RangeTable
 from trt_int8.spec.shapes import InputShape, ShapeProfile, default_profile
 
-Measure = Callable[[Advance], dict[str, TensorRange]]
-_PLACEHOLDER = TensorRange(amax=1.0, peak=1.0)
 _LONGEST_WITHOUT_AXIS = 512
 
 
@@ -35,6 +35,7 @@ class PreparedModel:
         held_out: token batches for the accuracy measurement.
         calibration_sha256: hash of the calibration token ids.
         shapes: the optimization profile, per input.
+        calibration: token batches the ranges were found with.
     """
 
     fp32: onnx.ModelProto
@@ -43,6 +44,7 @@ class PreparedModel:
     held_out: list[TokenArrays]
     calibration_sha256: str
     shapes: tuple[InputShape, ...]
+    calibration: tuple[TokenArrays, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -108,60 +110,39 @@ def tokenize_texts(
     texts: Texts,
     names: tuple[str, ...],
     profile: ShapeProfile,
-    options: BuildOptions,
+    options: InputOptions,
 ) -> TokenData:
-    """Split the texts, tokenize them for the inputs `names`, and batch them without padding."""
+    """Split the texts, tokenize them for the inputs `names`, and batch them.
+
+    Nothing is padded, unless the recipe says `pad_to`; held-out texts never are.
+
+    Raises:
+        CalibrationError: the recipe asks for padding, and the model has no attention mask.
+        ShapeError: it asks for longer texts than the profile.
+    """
     settings = options.recipe.calibration
     calibration, held_out = split(texts, settings.max_samples)
     longest = profile.dims["seq"].max if "seq" in profile.dims else _LONGEST_WITHOUT_AXIS
+    pad_to = settings.pad_to
+    if pad_to is not None and pad_to > longest:
+        raise ShapeError(
+            f"the recipe's pad_to is {pad_to}",
+            wanted=f"at most {longest}, the longest sequence of the profile",
+            todo="lower it, or raise seq in --shapes",
+        )
 
-    def batches(some: Texts) -> list[TokenArrays]:
-        return batches_of_one_length(tokenize(tokenizer, some, names, longest), settings.batch_size)
+    def batches(some: Texts, limit: int) -> list[TokenArrays]:
+        return batches_of_one_length(tokenize(tokenizer, some, names, limit), settings.batch_size)
 
-    return TokenData(len(calibration.items), batches(calibration), batches(held_out))
-
-
-@dataclass(frozen=True)
-class RangeKey:
-    """What a range table depends on besides the options."""
-
-    source: ModelSource
-    data: TokenData
-    sites: tuple[str, ...]
+    if pad_to is None:
+        used = batches(calibration, longest)
+    else:
+        tokens = tokenize(tokenizer, calibration, names, pad_to)
+        used = padded_batches(tokens, settings.batch_size, pad_to, _padding_of(tokenizer))
+    return TokenData(len(calibration.items), used, batches(held_out, longest))
 
 
-def cached_ranges(
-    key: RangeKey, options: BuildOptions, reporter: Reporter, measure: Measure
-) -> RangeTable:
-    """Ranges from the cache folder if made from the same model, texts, method and sites.
-
-    Args:
-        key: what is quantized, and with which data.
-        options: recipe and cache folder.
-        reporter: told of progress.
-        measure: runs the calibration.
-
-    Raises:
-        CalibrationError: the cache file is damaged.
-        RangeError: a tensor has no usable range.
-    """
-    wanted = RangeTable(
-        method=method_name(options.recipe.calibration),
-        samples=key.data.samples,
-        model_sha256=key.source.sha256(),
-        data_sha256=key.data.sha256(),
-        ranges=dict.fromkeys(key.sites, _PLACEHOLDER),
-    )
-    path = cache.cache_path(options.cache, wanted) if options.cache is not None else None
-    stored = cache.load(path, wanted) if path is not None else None
-    if stored is not None:
-        reporter.note(f"ranges taken from {path}")
-        return stored
-    with reporter.task("Calibrating", len(key.data.calibration)) as advance:
-        table = wanted.model_copy(update={"ranges": measure(advance)})
-    if path is not None:
-        try:
-            cache.save(path, table)
-        except OSError as error:  # the ranges are at hand: a read-only folder is no reason to stop
-            reporter.note(f"ranges not kept in {path.parent} ({error.strerror})")
-    return table
+def _padding_of(tokenizer: Any) -> dict[str, int]:
+    """What a tokenizer fills its inputs with."""
+    known = {"input_ids": "pad_token_id", "token_type_ids": "pad_token_type_id"}
+    return {name: int(getattr(tokenizer, field, None) or 0) for name, field in known.items()}

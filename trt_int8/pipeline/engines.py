@@ -15,7 +15,7 @@ from trt_int8.engine.plan_text import read_plan
 from trt_int8.errors import CoverageError
 from trt_int8.model.onnx_matmuls import MatMulSite, find_matmuls
 from trt_int8.pipeline.progress import Reporter
-from trt_int8.spec.build import BuildRequest, BuildResult, Flavour, Precision
+from trt_int8.spec.build import BuildRequest, BuildResult, Flavour, ImplicitInt8, Precision
 from trt_int8.spec.coverage import EngineCoverage
 from trt_int8.spec.manifest import EngineEntry
 from trt_int8.spec.shapes import InputShape
@@ -37,6 +37,7 @@ class EngineJob:
         jobs: processes at once.
         timing_cache: file, or None.
         plugins: shared libraries.
+        implicit: let TensorRT quantize the float graph (`model.fp32.onnx` in `work`) itself.
     """
 
     folder: Path
@@ -47,6 +48,7 @@ class EngineJob:
     jobs: int
     timing_cache: Path | None
     plugins: tuple[Path, ...]
+    implicit: ImplicitInt8 | None = None
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ def build_all(job: EngineJob, reporter: Reporter) -> BuiltEngines:
         for sm in job.sms:
             for precision in PRECISIONS:
                 key = label(sm, precision)
-                sites = find_matmuls(onnx.load(requests[key].onnx_path))
+                # What should run INT8 is in the Q/DQ graph, even if TensorRT got the float one.
+                sites = find_matmuls(onnx.load(str(job.folder / f"model.{precision}.onnx")))
                 coverage.append(_coverage(sites, requests[key], results[key], precision))
                 path = Path(requests[key].engine_path).relative_to(job.folder)
                 entries.append(EngineEntry(path=str(path), sm=sm, precision=precision))
@@ -95,7 +98,12 @@ def _requests(job: EngineJob) -> dict[str, BuildRequest]:
             engine = job.folder / target_folder(sm) / f"{precision}.engine"
             engine.parent.mkdir(exist_ok=True)
             onnx_path = job.folder / f"model.{precision}.onnx"
-            requests[label(sm, precision)] = _request(job, onnx_path, engine, (sm, job.shapes))
+            request = _request(job, onnx_path, engine, (sm, job.shapes))
+            if job.implicit is not None and precision == "int8":
+                float_path = str(job.work / "model.fp32.onnx")
+                changes = {"onnx_path": float_path, "implicit": job.implicit}
+                request = request.model_copy(update=changes)
+            requests[label(sm, precision)] = request
     return requests
 
 

@@ -2,42 +2,105 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
 
 from trt_int8 import optional
-from trt_int8.annotate.onnx_model import plan_onnx
-from trt_int8.calibrate.onnx_ranges import collect_onnx_ranges
-from trt_int8.calibrate.texts import Texts
+from trt_int8.annotate.onnx_model import plan_onnx, weights_of
+from trt_int8.calibrate.onnx_statistics import OnnxTensors
+from trt_int8.calibrate.texts import Texts, TokenArrays
 from trt_int8.errors import GraphError, ModelError, first_line
+from trt_int8.evaluate.compare import Outputs, float_outputs, run
 from trt_int8.graph.insert import has_qdq, insert_qdq, strip_qdq
 from trt_int8.graph.normalize import normalize
 from trt_int8.model.source import ModelSource
 from trt_int8.pipeline.data import (
     PreparedModel,
-    RangeKey,
-    cached_ranges,
+    TokenData,
     choose_profile,
     shapes_of,
     tokenize_texts,
 )
-from trt_int8.pipeline.options import BuildOptions
-from trt_int8.pipeline.progress import Advance, Reporter
-from trt_int8.spec.ranges import TensorRange
+from trt_int8.pipeline.entrance import Entrance
+from trt_int8.pipeline.options import InputOptions
+from trt_int8.pipeline.progress import Reporter
+from trt_int8.spec.ranges import RangeTable, TensorRange
+from trt_int8.spec.recipe import Recipe
 from trt_int8.spec.shapes import InputShape, bind_shapes
 
 # DequantizeLinear has an axis (one scale per output channel) from 13 on.
 MIN_OPSET = 13
 
 
-def prepare_onnx(
-    source: ModelSource, options: BuildOptions, reporter: Reporter, texts: Texts
-) -> PreparedModel:
-    """Prepare an ONNX file whose inputs are what its tokenizer makes.
+class OnnxEntrance:
+    """A float graph in normal form that is quantized by rule."""
+
+    def __init__(
+        self,
+        source: ModelSource,
+        data: TokenData,
+        shapes: tuple[InputShape, ...],
+        graph: onnx.ModelProto,
+        recipe: Recipe,
+    ) -> None:
+        """Plan where Q/DQ go.
+
+        Raises:
+            RecipeError: nothing in the graph matches the recipe.
+        """
+        self._graph, self._plan = graph, plan_onnx(graph, recipe)
+        self._shapes = shapes_of(graph, shapes)
+        self.source, self.data, self.sites = source, data.only(graph), self._plan.tensors
+
+    @property
+    def tensors(self) -> OnnxTensors:
+        """Gives the statistics of the sites."""
+        return OnnxTensors(self._graph, self.sites)
+
+    def weights(self) -> dict[str, NDArray[np.float32]]:
+        """Per input of a Linear the weights [K, N] of all Linears that read this tensor."""
+        return weights_of(self._graph, self._plan)
+
+    def answers(self, ranges: dict[str, TensorRange] | None, batches: list[TokenArrays]) -> Outputs:
+        """Float outputs per batch, with Q/DQ by `ranges`."""
+        quantized = ranges is not None
+        graph = insert_qdq(self._graph, self._plan, ranges) if ranges is not None else self._graph
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / ("model.int8.onnx" if quantized else "model.fp32.onnx")
+            onnx.save(graph, str(path))
+            outputs = run(path, batches, lambda: None)
+        names = float_outputs(self._graph)
+        return [{name: output[name] for name in names} for output in outputs]
+
+    def finish(self, ranges: RangeTable, reporter: Reporter) -> PreparedModel:
+        """Insert Q/DQ with these ranges."""
+        with reporter.task("Inserting Q/DQ"):
+            int8 = insert_qdq(self._graph, self._plan, ranges.ranges)
+        data = self.data
+        return PreparedModel(
+            fp32=self._graph,
+            int8=int8,
+            ranges=ranges,
+            held_out=data.held_out,
+            calibration_sha256=data.sha256(),
+            shapes=self._shapes,
+            calibration=tuple(data.calibration),
+        )
+
+
+def enter_onnx(
+    source: ModelSource, options: InputOptions, reporter: Reporter, texts: Texts
+) -> Entrance | PreparedModel:
+    """Load an ONNX file whose inputs are what its tokenizer makes.
+
+    Returns:
+        A float graph ready to calibrate; a file that came with Q/DQ is prepared already.
 
     Raises:
         TrtInt8Error: of the step that failed.
@@ -55,41 +118,7 @@ def prepare_onnx(
         reporter.note("the ONNX file has Q/DQ: its own ranges are kept, the recipe is not used")
         fp32 = normalize(strip_qdq(loaded))
         return PreparedModel(fp32, graph, None, data.held_out, data.sha256(), shapes)
-    return quantize_graph(graph, RangeKey(source, data, ()), options, reporter, shapes)
-
-
-def quantize_graph(
-    graph: onnx.ModelProto,
-    key: RangeKey,
-    options: BuildOptions,
-    reporter: Reporter,
-    shapes: tuple[InputShape, ...],
-) -> PreparedModel:
-    """Place Q/DQ in a float graph in normal form, and calibrate them with ONNX Runtime.
-
-    Args:
-        graph: float graph.
-        key: model and data; its sites are filled in here.
-        options: recipe and cache folder.
-        reporter: told of progress.
-        shapes: passed on.
-
-    Raises:
-        TrtInt8Error: of the step that failed.
-    """
-    plan = plan_onnx(graph, options.recipe)
-    settings, data = options.recipe.calibration, key.data.only(graph)
-    key = replace(key, data=data, sites=plan.tensors)
-
-    def measure(advance: Advance) -> dict[str, TensorRange]:
-        return collect_onnx_ranges(
-            graph, plan.tensors, data.calibration, settings, lambda: advance(1)
-        )
-
-    ranges = cached_ranges(key, options, reporter, measure)
-    int8 = insert_qdq(graph, plan, ranges.ranges)
-    shapes = shapes_of(graph, shapes)
-    return PreparedModel(graph, int8, ranges, data.held_out, data.sha256(), shapes)
+    return OnnxEntrance(source, data, shapes, graph, options.recipe)
 
 
 def load_onnx(path: Path) -> onnx.ModelProto:

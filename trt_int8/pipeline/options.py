@@ -6,44 +6,76 @@ from pathlib import Path
 
 from trt_int8.errors import RecipeError
 from trt_int8.spec.base import Frozen
+from trt_int8.spec.build import CalibratorName
 from trt_int8.spec.manifest import Policy
+from trt_int8.spec.methods import Method
 from trt_int8.spec.recipe import Recipe
 from trt_int8.spec.shapes import ShapeProfile
 from trt_int8.spec.targets import Target
 
 
-class BuildOptions(Frozen):
-    """Input of the main job.
+class InputOptions(Frozen):
+    """What is quantized, how, and with which data.
 
     Attributes:
         model: folder, hub id, `package:NAME` or `.onnx` file.
-        out: bundle folder; None for `engines/<model name>`.
         recipe: what to quantize and how.
-        targets: GPUs to build for; None for the flavour's default.
-        flavour: `auto`, `rtx` or `tensorrt`.
         calib: text file; None for the built-in English sentences.
         shapes: profile asked for; None for the default, cut to what the model allows.
         tokenizer: folder of the tokenizer of an ONNX model; None to look beside it.
+        ray: address of a Ray cluster that shares the calibration, `local` to start one on this
+            machine; None for this process alone.
+    """
+
+    model: str
+    recipe: Recipe = Recipe()
+    calib: Path | None = None
+    shapes: ShapeProfile | None = None
+    tokenizer: Path | None = None
+    ray: str | None = None
+
+
+class CalibrateOptions(InputOptions):
+    """Input of a calibration study.
+
+    Attributes:
+        methods: which to compare.
+        out: folder of the results; None for `calibration/<model name>`.
+        force: replace old results.
+    """
+
+    methods: tuple[Method, ...]
+    out: Path | None = None
+    force: bool = False
+
+
+class BuildOptions(InputOptions):
+    """Input of the main job.
+
+    Attributes:
+        out: bundle folder; None for `engines/<model name>`.
+        targets: GPUs to build for; None for the flavour's default.
+        flavour: `auto`, `rtx` or `tensorrt`.
         jobs: engines built at once.
         force: replace an old bundle.
         policy: what the INT8 engine must reach.
         cache: folder of calibration caches; None to keep none.
+        ranges: file of ranges to use instead of calibrating: ours, or a TensorRT cache.
+        implicit_int8: calibrator with which TensorRT up to 10 quantizes the float graph itself;
+            None for explicit Q/DQ.
         timing_cache: TensorRT timing cache file (no effect in TensorRT-RTX).
         plugins: shared libraries with TensorRT plugins.
     """
 
-    model: str
     out: Path | None = None
-    recipe: Recipe = Recipe()
     targets: tuple[Target, ...] | None = None
     flavour: str = "auto"
-    calib: Path | None = None
-    shapes: ShapeProfile | None = None
-    tokenizer: Path | None = None
     jobs: int = 2
     force: bool = False
     policy: Policy = Policy()
     cache: Path | None = None
+    ranges: Path | None = None
+    implicit_int8: CalibratorName | None = None
     timing_cache: Path | None = None
     plugins: tuple[Path, ...] = ()
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from trt_int8.calibrate.texts import builtin_texts, read_texts
+from trt_int8.errors import ModelError
 from trt_int8.model.source import ModelSource
 from trt_int8.pipeline.data import PreparedModel
-from trt_int8.pipeline.onnx_entrance import prepare_onnx
-from trt_int8.pipeline.options import BuildOptions
+from trt_int8.pipeline.entrance import Entrance
+from trt_int8.pipeline.onnx_entrance import enter_onnx
+from trt_int8.pipeline.options import BuildOptions, InputOptions
 from trt_int8.pipeline.progress import Reporter
-from trt_int8.pipeline.torch_entrance import prepare_torch
+from trt_int8.pipeline.ranges import choose_ranges
+from trt_int8.pipeline.torch_entrance import enter_torch
 
 # Below this a single text moves the ranges, and the mean cosine of a quarter of them is coarse.
 FEW_TEXTS = 100
@@ -16,6 +19,37 @@ FEW_TEXTS = 100
 
 def prepare(source: ModelSource, options: BuildOptions, reporter: Reporter) -> PreparedModel:
     """Load, annotate, calibrate and export a model.
+
+    Raises:
+        TrtInt8Error: of the stage that failed.
+    """
+    # Implicit INT8 needs ranges by tensor name of the graph.
+    implicit = options.implicit_int8 is not None
+    entrance = enter(source, options, reporter, as_graph=implicit)
+    if isinstance(entrance, PreparedModel):
+        if implicit:
+            raise ModelError(
+                f"{source.name!r} has Q/DQ nodes",
+                wanted="a float model for --implicit-int8",
+                todo="leave --implicit-int8 out: its Q/DQ are explicit INT8",
+            )
+        return entrance
+    return entrance.finish(choose_ranges(entrance, options, reporter), reporter)
+
+
+def enter(
+    source: ModelSource, options: InputOptions, reporter: Reporter, *, as_graph: bool = False
+) -> Entrance | PreparedModel:
+    """Load and annotate a model by the entrance that fits it.
+
+    Args:
+        source: the model.
+        options: recipe and data.
+        reporter: told of progress.
+        as_graph: export a Hugging Face model first, and quantize its graph.
+
+    Returns:
+        A float model ready to calibrate; an ONNX file that came with Q/DQ is prepared already.
 
     Raises:
         TrtInt8Error: of the stage that failed.
@@ -29,5 +63,6 @@ def prepare(source: ModelSource, options: BuildOptions, reporter: Reporter) -> P
         reporter.note(
             f"{texts.origin} has only {len(texts.items)} texts: a few hundred give steadier ranges"
         )
-    entrance = prepare_onnx if source.kind == "onnx" else prepare_torch
-    return entrance(source, options, reporter, texts)
+    if source.kind == "onnx":
+        return enter_onnx(source, options, reporter, texts)
+    return enter_torch(source, options, reporter, texts, as_graph=as_graph)

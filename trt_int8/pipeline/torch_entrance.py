@@ -2,39 +2,107 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers.pytorch_utils import Conv1D
 
 from trt_int8.annotate.attention import use_primitive_attention
 from trt_int8.annotate.torch_model import AnnotatedModel, annotate
-from trt_int8.calibrate.texts import Texts
-from trt_int8.calibrate.torch_ranges import apply_ranges, collect_ranges
+from trt_int8.calibrate.texts import Texts, TokenArrays
+from trt_int8.calibrate.torch_statistics import TorchTensors, apply_ranges
+from trt_int8.evaluate.compare import Outputs
 from trt_int8.graph.export import export_float, export_onnx
 from trt_int8.model.huggingface import TextModel, load_text_model
 from trt_int8.model.source import ModelSource
 from trt_int8.pipeline.data import (
     PreparedModel,
-    RangeKey,
     TokenData,
-    cached_ranges,
     choose_profile,
     shapes_of,
     tokenize_texts,
 )
-from trt_int8.pipeline.onnx_entrance import quantize_graph
-from trt_int8.pipeline.options import BuildOptions
-from trt_int8.pipeline.progress import Advance, Reporter
-from trt_int8.spec.ranges import TensorRange
-from trt_int8.spec.shapes import bind_shapes
+from trt_int8.pipeline.entrance import Entrance
+from trt_int8.pipeline.onnx_entrance import OnnxEntrance
+from trt_int8.pipeline.options import InputOptions
+from trt_int8.pipeline.progress import Reporter
+from trt_int8.spec.ranges import RangeTable, TensorRange
+from trt_int8.spec.shapes import InputShape, bind_shapes
 
 
-def prepare_torch(
-    source: ModelSource, options: BuildOptions, reporter: Reporter, texts: Texts
-) -> PreparedModel:
-    """Prepare a Hugging Face model.
+class TorchEntrance:
+    """A Hugging Face model with quantizers in its modules."""
+
+    def __init__(
+        self,
+        source: ModelSource,
+        data: TokenData,
+        shapes: tuple[InputShape, ...],
+        model: TextModel,
+        annotated: AnnotatedModel,
+    ) -> None:
+        """Keep the parts; `annotated` are the quantizers of `model`."""
+        self.source, self.data, self.sites = source, data, tuple(annotated.activations)
+        self._shapes, self._model, self._annotated = shapes, model, annotated
+
+    @property
+    def tensors(self) -> TorchTensors:
+        """Gives the statistics of the sites."""
+        return TorchTensors(self._model.wrapper, self._model.input_names, self._annotated)
+
+    def weights(self) -> dict[str, NDArray[np.float32]]:
+        """Per input of a Linear the weights [K, N] of all Linears that read this tensor."""
+        linears = {f"{name}.input": linear for name, linear in self._annotated.weights.items()}
+        found: dict[str, NDArray[np.float32]] = {}
+        for group in self.tensors.groups(self.data.calibration[0]):
+            parts = [linears[site].weight.detach().numpy().T for site in group if site in linears]
+            if parts:
+                found |= dict.fromkeys(group, np.concatenate(parts, axis=1))
+        return found
+
+    def answers(self, ranges: dict[str, TensorRange] | None, batches: list[TokenArrays]) -> Outputs:
+        """Float outputs per batch, with fake quantization by `ranges`."""
+        if ranges is not None:
+            apply_ranges(self._annotated, ranges)
+        names, model = self._model.output_names, self._model
+        self._annotated.enable(quantize=ranges is not None)
+        try:
+            with torch.no_grad():
+                return [
+                    {n: out.numpy() for n, out in zip(names, self._run(b), strict=True)}
+                    for b in ({n: batch[n] for n in model.input_names} for batch in batches)
+                ]
+        finally:
+            self._annotated.enable(quantize=False)
+
+    def _run(self, batch: TokenArrays) -> tuple[torch.Tensor, ...]:
+        arrays = (torch.from_numpy(batch[name]) for name in self._model.input_names)
+        outputs: tuple[torch.Tensor, ...] = self._model.wrapper(*arrays)
+        return outputs
+
+    def finish(self, ranges: RangeTable, reporter: Reporter) -> PreparedModel:
+        """Load the ranges into the quantizers and export both twins."""
+        apply_ranges(self._annotated, ranges.ranges)
+        with reporter.task("Exporting to ONNX", 2) as advance:
+            fp32 = export_onnx(self._model, self._annotated, quantized=False)
+            advance(1)
+            int8 = export_onnx(self._model, self._annotated, quantized=True)
+        held_out, shapes = self.data.only(fp32).held_out, shapes_of(fp32, self._shapes)
+        return PreparedModel(fp32, int8, ranges, held_out, self.data.sha256(), shapes)
+
+
+def enter_torch(
+    source: ModelSource,
+    options: InputOptions,
+    reporter: Reporter,
+    texts: Texts,
+    *,
+    as_graph: bool = False,
+) -> Entrance:
+    """Load and annotate a Hugging Face model.
 
     An architecture with attention or linear code of its own is exported in float and quantized as
-    a graph, by the same rules.
+    a graph, by the same rules; so is every other one with `as_graph`.
 
     Raises:
         TrtInt8Error: of the step that failed.
@@ -47,26 +115,15 @@ def prepare_torch(
     own = "" if _has_only_known_linears(model) else "linear"
     if not use_primitive_attention(model.backbone, _probe(model), model.wrapper):
         own = "attention"
-    if own:
+    if own or as_graph:
         name = type(model.backbone).__name__
-        reporter.note(f"{name} has {own} code of its own: quantizing its exported graph")
+        why = f"{name} has {own} code of its own: " if own else ""
+        reporter.note(f"{why}quantizing the exported graph")
         with reporter.task("Exporting to ONNX"):
             fp32 = export_float(model)
-        return quantize_graph(fp32, RangeKey(source, data, ()), options, reporter, shapes)
+        return OnnxEntrance(source, data, shapes, fp32, options.recipe)
     annotated = annotate(model.wrapper, _probe(model), options.recipe)
-    ranges = cached_ranges(
-        RangeKey(source, data, tuple(annotated.activations)),
-        options,
-        reporter,
-        lambda advance: _measure(model, annotated, data, options, advance),
-    )
-    apply_ranges(annotated, ranges.ranges)
-    with reporter.task("Exporting to ONNX", 2) as advance:
-        fp32 = export_onnx(model, annotated, quantized=False)
-        advance(1)
-        int8 = export_onnx(model, annotated, quantized=True)
-    held_out, shapes = data.only(fp32).held_out, shapes_of(fp32, shapes)
-    return PreparedModel(fp32, int8, ranges, held_out, data.sha256(), shapes)
+    return TorchEntrance(source, data, shapes, model, annotated)
 
 
 def _has_only_known_linears(model: TextModel) -> bool:
@@ -76,14 +133,3 @@ def _has_only_known_linears(model: TextModel) -> bool:
 
 def _probe(model: TextModel) -> tuple[torch.Tensor, ...]:
     return tuple(torch.ones(2, 5, dtype=torch.int64) for _ in model.input_names)
-
-
-def _measure(
-    model: TextModel,
-    annotated: AnnotatedModel,
-    data: TokenData,
-    options: BuildOptions,
-    advance: Advance,
-) -> dict[str, TensorRange]:
-    settings = options.recipe.calibration
-    return collect_ranges(model, annotated, data.calibration, settings, lambda: advance(1))

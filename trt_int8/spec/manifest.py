@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, Literal
 
 from trt_int8.spec.base import Frozen
-from trt_int8.spec.build import Flavour, Precision
+from trt_int8.spec.build import CalibratorName, Flavour, Precision
 from trt_int8.spec.recipe import Recipe
 from trt_int8.spec.shapes import InputShape
 
@@ -58,6 +58,8 @@ class Manifest(Frozen):
     """What is in a bundle and what it was made from. Written last.
 
     Attributes:
+        implicit_int8: calibrator with which TensorRT quantized the float graph itself; None for
+            explicit Q/DQ.
         files: every other file of the bundle, by path inside it.
         packages: versions of the packages that made it.
         plugins: shared libraries to load first, by file name with their sha256.
@@ -72,6 +74,7 @@ class Manifest(Frozen):
     engines: tuple[EngineEntry, ...]
     shapes: tuple[InputShape, ...]
     recipe: Recipe
+    implicit_int8: CalibratorName | None = None
     policy: Policy
     verdict: Verdict
     packages: dict[str, str]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Literal
 
-from pydantic import Field, StrictBool, ValidationError
+from pydantic import Field, StrictBool, ValidationError, field_validator
 
 from trt_int8.errors import RecipeError
 from trt_int8.spec.base import Frozen
+from trt_int8.spec.methods import METHODS, Method, parse_method
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -17,21 +17,40 @@ else:
     import tomli as tomllib
 
 
+DEFAULT_METHOD = "output"
+
+
 class CalibrationSettings(Frozen):
     """How activation ranges are found.
 
     Attributes:
-        method: `max` takes the largest |x|; `percentile` the smallest bound that holds the given
-            share of all |x|.
-        percentile: for `percentile`, in (0, 100].
+        method: a method of `spec.methods`, for example `sqnr` or `percentile:99.995`.
         max_samples: use at most this many calibration texts.
-        batch_size: texts per forward pass (texts of one length only, so nothing is padded).
+        batch_size: texts per forward pass.
+        pad_to: fill texts up to this many tokens, and leave the padding out of the statistics;
+            None to run texts of one length together, so that nothing is padded.
     """
 
-    method: Literal["max", "percentile"] = "percentile"
-    percentile: float = Field(default=99.995, gt=0, le=100, strict=True)
+    method: str = DEFAULT_METHOD
     max_samples: int = Field(default=512, ge=1, strict=True)
     batch_size: int = Field(default=16, ge=1, strict=True)
+    pad_to: int | None = Field(default=None, ge=1, strict=True)
+
+    @field_validator("method")
+    @classmethod
+    def _symmetric(cls, text: str) -> str:
+        method = parse_method(text)
+        if not method.kind.symmetric:
+            raise RecipeError(
+                f"calibration method {text!r} gives asymmetric ranges",
+                wanted="a symmetric one: TensorRT refuses zero points other than 0",
+                todo=f"choose one of {', '.join(n for n, k in METHODS.items() if k.symmetric)}",
+            )
+        return method.label
+
+    def parsed(self) -> Method:
+        """The method with all its settings."""
+        return parse_method(self.method)
 
 
 class Recipe(Frozen):

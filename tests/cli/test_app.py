@@ -15,7 +15,7 @@ import pytest
 from tests.support.tiny_folder import write_bert, write_texts
 from trt_int8 import __version__, cli
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:

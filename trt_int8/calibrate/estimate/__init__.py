@@ -1,0 +1,1 @@
+"""Estimators: the range of one tensor from its statistics."""

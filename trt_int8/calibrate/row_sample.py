@@ -1,0 +1,98 @@
+"""A sample of a tensor's rows that does not depend on their order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+ROWS = 256
+
+
+@dataclass(frozen=True, eq=False)
+class RowSample:
+    """The distinct rows with the smallest hashes, and how often each was seen.
+
+    A row's hash depends on its content alone, so the sample is the same however the rows are
+    ordered, split or shared out, and two samples merge exactly: a row that is among the smallest
+    at the end was so all the time, and each of its occurrences was counted. (A bottom-k sample:
+    E. Cohen, H. Kaplan, "Summarizing data using bottom-k sketches", 2007.) Zeros at the end of a
+    row do not change its hash; shorter rows are filled up with zeros.
+
+    Attributes:
+        keys: int64 [R], ascending; R <= ROWS.
+        rows: float32 [R, C].
+        repeats: int64 [R].
+    """
+
+    keys: NDArray[np.int64]
+    rows: NDArray[np.float32]
+    repeats: NDArray[np.int64]
+
+    def merge(self, other: RowSample) -> RowSample:
+        """The sample of the rows of both; equal to that of one run over both."""
+        width = max(self.rows.shape[1], other.rows.shape[1])
+        keys = np.concatenate([self.keys, other.keys])
+        chosen, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+        repeats = np.zeros(chosen.size, dtype=np.int64)
+        np.add.at(repeats, inverse, np.concatenate([self.repeats, other.repeats]))
+        first = first[:ROWS]
+        rows = np.zeros((first.size, width), dtype=np.float32)
+        mine = first < self.keys.size
+        rows[mine, : self.rows.shape[1]] = self.rows[first[mine]]
+        rows[~mine, : other.rows.shape[1]] = other.rows[first[~mine] - self.keys.size]
+        return RowSample(chosen[:ROWS], rows, repeats[:ROWS])
+
+
+def sample_rows(rows: Tensor) -> RowSample:
+    """Sample the rows of a matrix.
+
+    Args:
+        rows: float32 [R, C], finite.
+    """
+    coarse = _hash(rows, 0).cpu().numpy()
+    wanted = ROWS
+    while True:
+        picked = _smallest(coarse, wanted)
+        some = rows[torch.from_numpy(picked).to(rows.device)]
+        fine = _hash(some, 1).cpu().numpy().astype(np.int64) & 0xFFFFFFFF
+        keys = (coarse[picked].astype(np.int64) << 32) | fine
+        found, first, counts = np.unique(keys, return_index=True, return_counts=True)
+        if found.size >= ROWS or picked.size == coarse.size:
+            break
+        wanted *= 4  # many equal rows: look at more
+    chosen = some[torch.from_numpy(first[:ROWS]).to(rows.device)].cpu().numpy()
+    return RowSample(found[:ROWS], np.ascontiguousarray(chosen), counts[:ROWS].astype(np.int64))
+
+
+def _smallest(hashes: NDArray[np.int32], wanted: int) -> NDArray[np.int64]:
+    """Where the `wanted` smallest hashes are, all those that equal the last one included."""
+    if hashes.size <= wanted:
+        return np.arange(hashes.size)
+    bound = np.partition(hashes, wanted - 1)[wanted - 1]
+    return np.flatnonzero(hashes <= bound)
+
+
+def _hash(rows: Tensor, seed: int) -> Tensor:
+    """int32 [R]: sum of the bit patterns times fixed odd numbers, modulo 2^32.
+
+    Integer sums wrap alike in every order, so threads and vector units cannot change it.
+    """
+    factors = _factors(rows.shape[1], seed).to(rows.device)
+    bits = rows.contiguous().view(torch.int32)
+    # Round numbers end in zero bits, and products only carry upwards: bring the high bits down.
+    bits = bits ^ (bits >> 16)
+    mixed = (bits * factors).sum(dim=1, dtype=torch.int32)
+    # The low bits of a sum of products depend on low bits only: fold the high half onto them, and
+    # spread them over the order again (Fibonacci hashing: Knuth, TAOCP 3, section 6.4).
+    return (mixed ^ (mixed >> 16)) * -1640531527
+
+
+@lru_cache(maxsize=64)
+def _factors(columns: int, seed: int) -> Tensor:
+    numbers = np.random.default_rng(20190603 + seed).integers(-(2**31), 2**31, columns, np.int32)
+    return torch.from_numpy(numbers | 1)

@@ -1,0 +1,99 @@
+"""The command line as a whole: its commands, exit codes and one-line errors."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from trt_int8 import __version__
+from trt_int8.cli.build import build
+from trt_int8.cli.calib import calib_app
+from trt_int8.cli.calibrate import calibrate
+from trt_int8.errors import CancelledError, TrtInt8Error, first_line
+
+_INTERRUPTED = CancelledError.exit_code
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Verified INT8 engines for Transformers on NVIDIA GPUs.",
+)
+
+
+def _print_version(asked: bool) -> None:  # noqa: FBT001 - typer calls it so
+    if asked:
+        sys.stdout.write(f"{__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _group(
+    *,
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Verified INT8 engines for Transformers on NVIDIA GPUs."""
+
+
+app.command()(build)
+app.command()(calibrate)
+app.add_typer(calib_app, name="calib")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 error, 2 policy not met, 130 interrupted."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    signal.signal(signal.SIGTERM, _interrupt)
+    sys.exit(_run(arguments))
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _run(arguments: list[str]) -> int:
+    debug = "--debug" in arguments
+    try:
+        code = int(app(arguments, prog_name="trt-int8", standalone_mode=False) or 0)
+        # typer turns Ctrl-C into this code without a word.
+        return _fail(str(CancelledError()), code, debug=False) if code == _INTERRUPTED else code
+    except TrtInt8Error as error:
+        return _fail(str(error), error.exit_code, debug=debug)
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail(str(CancelledError()), _INTERRUPTED, debug=False)
+    except typer.Exit as error:
+        return error.exit_code
+    except MemoryError:
+        return _fail(
+            "out of memory; wanted more; try --jobs 1 or smaller --shapes.", 1, debug=debug
+        )
+    except OSError as error:
+        return _fail(f"{error}; check disk space and permissions.", 1, debug=debug)
+    except Exception as error:  # noqa: BLE001 - the user gets one line, --debug the rest
+        # typer's usage errors; their class moved between its releases, their method did not.
+        if hasattr(error, "format_message"):
+            return _fail(f"{error.format_message()} (see --help)", 1, debug=debug)
+        text = f"unexpected {type(error).__name__}: {first_line(error)}"
+        return _fail(f"{text}; run again with --debug and report it.", 1, debug=debug)
+
+
+def _fail(message: str, code: int, *, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    sys.stderr.write(f"error: {message}\n")
+    return code
+
+
+def entry() -> None:
+    """`build_engine.py`: like `trt-int8 build`."""
+    main(["build", *sys.argv[1:]])
