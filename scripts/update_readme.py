@@ -20,8 +20,11 @@ def main() -> None:
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
     demo = "\n".join(f"    {line}".rstrip() for line in ended.stdout.splitlines())
-    text = _replace(text, "demo", demo)
-    text = _replace(text, "stsb", _stsb_table(ROOT / "docs" / "measured" / "stsb.json"))
+    text = replace_marked(text, "demo", demo)
+    text = replace_marked(text, "stsb", _stsb_table(ROOT / "docs" / "measured" / "stsb.json"))
+    text = replace_marked(
+        text, "bench", _bench_table(ROOT / "docs" / "measured" / "calibrate.json")
+    )
     readme.write_text(text, encoding="utf-8")
     _picture(ROOT / "engines" / "demo" / "report.html", ROOT / "docs" / "report.png")
 
@@ -37,7 +40,8 @@ def _picture(report: Path, picture: Path) -> None:
     subprocess.run([*command, report.as_uri()], check=True, capture_output=True)
 
 
-def _replace(text: str, mark: str, body: str) -> str:
+def replace_marked(text: str, mark: str, body: str) -> str:
+    """Put `body` between the comments `<!-- mark:start -->` and `<!-- mark:end -->`."""
     pattern = re.compile(f"(<!-- {mark}:start -->\n).*?(<!-- {mark}:end -->)", re.DOTALL)
     return pattern.sub(lambda match: f"{match[1]}{body}\n{match[2]}", text)
 
@@ -51,6 +55,30 @@ def _stsb_table(path: Path) -> str:
         f"| {measured['model']} ({measured['recipe']}, {measured['calibration']}) "
         f"| {measured['pairs']} | {found['fp32']} | {found['fp16']} | {found['int8']} |",
     ]
+    return "\n".join(rows)
+
+
+def _bench_table(path: Path) -> str:
+    measured = json.loads(path.read_text(encoding="utf-8"))
+    entropy, memory = measured["entropy"], measured["memory_growth_mb"]
+    rows = ["| | measured |", "|---|---|"]
+    rows.append(
+        f"| entropy search, {entropy['count']} tensors of MiniLM, pytorch-quantization 2.1.3 / ours"
+        f" | {entropy['ratio_of_sums']:.0f}x, {entropy['equal']} of {entropy['count']} amax equal |"
+    )
+    for kind, words in (("sentences", "sentences"), ("full", "long texts")):
+        found = measured["time"][kind]
+        ratios = ", ".join(f"`{name}` {ratio:.2f}" for name, ratio in found["ratio"].items())
+        rows.append(
+            f"| calibration / plain forward passes, {measured['texts']} {words} padded to"
+            f" {measured['tokens_padded_to']} tokens ({found['real_tokens_share']:.0%} real)"
+            f" | {ratios} |"
+        )
+    growth = "; ".join(
+        f"{count} texts: {found['output']:.0f} MB (plain passes {found['plain']:.0f} MB)"
+        for count, found in memory.items()
+    )
+    rows.append(f"| peak memory growth while calibrating with `output` | {growth} |")
     return "\n".join(rows)
 
 

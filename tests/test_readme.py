@@ -36,7 +36,7 @@ def test_every_option_it_names_is_one_of_the_build_command() -> None:
     assert named <= options_of_build()
 
 
-@pytest.mark.parametrize("mark", ["demo", "stsb"])
+@pytest.mark.parametrize("mark", ["demo", "stsb", "bench"])
 def test_the_measured_parts_are_filled_in(mark: str) -> None:
     body = README.split(f"<!-- {mark}:start -->")[1].split(f"<!-- {mark}:end -->")[0]
     assert re.search(r"\d", body)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tests.support.collected import EVERYTHING
 from tests.support.same_statistics import assert_same
 from trt_int8.calibrate.statistics import TensorStatistics, Values, statistics_of
-from trt_int8.calibrate.token_axes import PROBES, TokenAxes, batch_is_inner, shape_after
+from trt_int8.calibrate.token_axes import PROBES, Padding, TokenAxes, batch_is_inner, shape_after
 from trt_int8.errors import RangeError
 
 # One word per axis; B texts, S tokens (T once more, for keys), N heads, D and H channels.
@@ -75,7 +75,9 @@ def masked(
     layout: str, array: NDArray[np.float32], size: Sizes, mask: Mask
 ) -> TensorStatistics | None:
     x = torch.from_numpy(array.reshape(shape_of(layout, size)))
-    values = axes_of(layout, size["N"], size["H"]).values("t", x, torch.from_numpy(mask))
+    values = axes_of(layout, size["N"], size["H"]).values(
+        "t", x, Padding.of(torch.from_numpy(mask))
+    )
     return statistics_of("t", values, EVERYTHING, 0)
 
 
@@ -165,7 +167,7 @@ def test_all_values_of_a_position_table_count(layout: str) -> None:
 def test_a_row_of_attention_weights_keeps_its_keys_and_loses_the_padded_ones() -> None:
     x = torch.tensor([[[1.0, 2.0, 9.0], [3.0, 4.0, 9.0], [9.0, 9.0, 9.0]]])
     mask = torch.tensor([[True, True, False]])
-    values = axes_of("B S T").values("t", x, mask)
+    values = axes_of("B S T").values("t", x, Padding.of(mask))
     assert values.flat().tolist() == [1.0, 2.0, 3.0, 4.0]
     assert values.rows[:, :2].tolist() == [[1.0, 2.0], [3.0, 4.0]]
     assert not values.rows[:, 2:].any()
@@ -173,14 +175,14 @@ def test_a_row_of_attention_weights_keeps_its_keys_and_loses_the_padded_ones() -
 
 def test_a_text_of_padding_only_has_no_values() -> None:
     x = torch.full((1, 2, 4), torch.nan)
-    values = axes_of("B S H").values("t", x, torch.zeros(1, 2, dtype=torch.bool))
+    values = axes_of("B S H").values("t", x, Padding.of(torch.zeros(1, 2, dtype=torch.bool)))
     assert values.flat().numel() == 0
 
 
 @pytest.mark.parametrize("mask", [None, torch.ones(2, 3, dtype=torch.bool)])
 def test_without_padding_the_rows_are_the_last_axis(mask: torch.Tensor | None) -> None:
     x = torch.arange(24.0).reshape(2, 3, 4)
-    values = axes_of("B S H").values("t", x, mask)
+    values = axes_of("B S H").values("t", x, Padding.of(mask))
     assert values.rows.tolist() == x.reshape(6, 4).tolist()
     assert values.has_channels
     assert values.counted is None
@@ -189,18 +191,20 @@ def test_without_padding_the_rows_are_the_last_axis(mask: torch.Tensor | None) -
 @pytest.mark.parametrize("mask", [None, torch.tensor([[True, True, True], [True, True, True]])])
 def test_the_rows_of_transposed_keys_are_tokens(mask: torch.Tensor | None) -> None:
     keys = torch.arange(24.0).reshape(2, 3, 4)
-    values = axes_of("B D S").values("t", keys.transpose(1, 2), mask)
+    values = axes_of("B D S").values("t", keys.transpose(1, 2), Padding.of(mask))
     assert values.rows.tolist() == keys.reshape(6, 4).tolist()
 
 
 def test_nothing_is_written_into_the_tensor() -> None:
     x = torch.ones(1, 3, 3)
-    axes_of("B S T").values("t", x, torch.tensor([[True, False, False]]))
+    axes_of("B S T").values("t", x, Padding.of(torch.tensor([[True, False, False]])))
     assert x.tolist() == torch.ones(1, 3, 3).tolist()
 
 
 def test_a_single_number_is_one_value() -> None:
-    values = TokenAxes(()).values("t", torch.tensor(-2.5), torch.tensor([[True, False]]))
+    values = TokenAxes(()).values(
+        "t", torch.tensor(-2.5), Padding.of(torch.tensor([[True, False]]))
+    )
     assert values.rows.tolist() == [[-2.5]]
 
 
@@ -217,14 +221,14 @@ def test_padding_that_cannot_be_found_is_refused_by_name_and_shape(
 ) -> None:
     x, mask = torch.ones(shapes[0]), torch.tensor([[True] * 4 + [False]] * 2)
     with pytest.raises(RangeError, match=r"'odd' of shape \[2, \d+, 4\] has an axis of unknown"):
-        TokenAxes.of(shapes).values("odd", x, mask)
+        TokenAxes.of(shapes).values("odd", x, Padding.of(mask))
     assert TokenAxes.of(shapes).values("odd", x, None).flat().numel() == x.numel()
 
 
 def test_tokens_beside_texts_and_tokens_in_one_axis_are_refused() -> None:
     x, mask = torch.ones(shape_of("BS S", sizes(2, 3))), torch.tensor([[True, True, False]] * 2)
     with pytest.raises(RangeError, match=r"'odd' of shape \[6, 3\] has an axis of unknown"):
-        axes_of("BS S").values("odd", x, mask)
+        axes_of("BS S").values("odd", x, Padding.of(mask))
 
 
 @pytest.mark.parametrize("missing", [-1, -2, -3, 1, 2])
@@ -277,4 +281,4 @@ def test_texts_that_are_inside_an_axis_are_found_and_its_padding_is_refused(
     x = equal_texts(layout, 3, 5)
     mask = torch.tensor([[True] * 5, [True] * 4 + [False], [True] * 5])
     with pytest.raises(RangeError, match="has an axis of unknown meaning"):
-        axes_of(layout).without(inner).values("t", x, mask)
+        axes_of(layout).without(inner).values("t", x, Padding.of(mask))

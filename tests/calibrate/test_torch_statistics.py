@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -13,9 +14,10 @@ from tests.support.ragged import LENGTHS, padded, ragged_tokens, same_length, ti
 from tests.support.range_models import Halver, halver, ids, repeater
 from tests.support.same_statistics import assert_all_same
 from trt_int8.calibrate.collector import Statistics, merge_statistics
+from trt_int8.calibrate.estimate.weights import weight_amax
 from trt_int8.calibrate.statistics import Needs
 from trt_int8.calibrate.texts import TokenArrays
-from trt_int8.calibrate.torch_statistics import TorchTensors, apply_ranges
+from trt_int8.calibrate.torch_statistics import TorchTensors, apply_ranges, apply_weight_ranges
 from trt_int8.errors import RangeError
 from trt_int8.spec.ranges import TensorRange
 
@@ -291,3 +293,13 @@ def test_every_site_of_the_recipe_is_watched_in_the_order_of_the_model() -> None
     found = tensors.collect(same_length((3,)), EVERYTHING, nothing)
     assert set(found) == set(sites.activations)
     assert next(iter(found)) == "model.encoder.layer.0.attention.self.query.input"
+
+
+@pytest.mark.parametrize("method", ["max", "mse"])
+def test_weight_ranges_are_loaded_per_output_channel(method: Literal["max", "mse"]) -> None:
+    _, _, sites = tiny_tensors()
+    apply_weight_ranges(sites, method)
+    assert sites.weights
+    for linear in sites.weights.values():
+        expected = weight_amax(linear.weight.detach().numpy(), 0, method)
+        assert linear.weight_quantizer.amax.flatten().tolist() == expected.tolist()

@@ -81,6 +81,23 @@ def test_a_range_of_zero_is_refused() -> None:
         insert_qdq(model, plan, ranges(plan, 0.0))
 
 
+@pytest.mark.parametrize(("kind", "turned"), [("MatMul", 0), ("Gemm", 1)])
+def test_the_mse_ranges_of_weights_round_them_better_than_the_largest(
+    kind: str, turned: int
+) -> None:
+    model = one_linear(kind, **({"transB": 1} if turned else {}))
+    weight = noise(N, K).T if turned else noise(K, N)
+    plan = plan_onnx(model, Recipe())
+    # With steps of 1 / 127, rows of a unit matrix give the rows of the rounded weight itself.
+    unit = np.eye(K, dtype=np.float32)
+    errors = {}
+    for method in ("max", "mse"):
+        result = insert_qdq(model, replace(plan, weight_method=method), ranges(plan, 1.0))
+        rows = [run_ort(result, {"x": unit[[k] * 3]})[0][0] for k in range(K)]
+        errors[method] = float(((np.stack(rows) - weight) ** 2).sum())
+    assert 0 < errors["mse"] < errors["max"]
+
+
 def test_two_linears_on_one_tensor_share_its_pair() -> None:
     tiny = Tiny()
     left = tiny.op("MatMul", "x", tiny.const("a", noise(K, N)))

@@ -10,14 +10,14 @@ import pytest
 
 from tests.pipeline.conftest import tiny_options
 from trt_int8.calibrate import cache
-from trt_int8.errors import CalibrationError, RangeError
+from trt_int8.errors import CalibrationError, ModelError, RangeError
 from trt_int8.model.source import resolve_source
 from trt_int8.pipeline import calibrate
 from trt_int8.pipeline.build import run_build
 from trt_int8.pipeline.calibrate import CalibrationOutcome, run_calibrate
 from trt_int8.pipeline.data import PreparedModel
 from trt_int8.pipeline.options import CalibrateOptions
-from trt_int8.pipeline.prepare import enter
+from trt_int8.pipeline.prepare import enter, prepare
 from trt_int8.pipeline.progress import SilentReporter
 from trt_int8.pipeline.ranges import choose_ranges, find_all
 from trt_int8.spec.methods import parse_methods
@@ -190,3 +190,20 @@ def test_if_every_method_fails_nothing_is_written(
     with pytest.raises(RangeError, match="no max"):
         run_calibrate(study_options(tiny_inputs, tmp_path / "o", "max,sqnr"), SilentReporter())
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(
+    "changes", [{"ranges": Path("ranges.json")}, {"implicit_int8": "entropy2"}]
+)
+def test_a_build_refuses_ranges_for_a_model_that_has_its_own(
+    built_onnx: Path, tiny_inputs: Path, changes: dict[str, object]
+) -> None:
+    options = tiny_options(
+        tiny_inputs,
+        model=str(built_onnx.with_name("int8.onnx")),
+        tokenizer=tiny_inputs / "bert",
+        **changes,
+    )
+    option = "--ranges" if "ranges" in changes else "--implicit-int8"
+    with pytest.raises(ModelError, match=rf"wanted a float model for {option}; leave {option} out"):
+        prepare(resolve_source(options.model), options, SilentReporter())

@@ -31,6 +31,7 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
     keep = ["*.pooler.*", "classifier"]
     [calibration]
     method = "percentile:99.9"
+    weights = "mse"
     max_samples = 33
     batch_size = 5
     pad_to = 48
@@ -40,6 +41,7 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
     assert recipe.keep == ("*.pooler.*", "classifier")
     assert recipe.calibration.model_dump() == {
         "method": "percentile:99.9",
+        "weights": "mse",
         "max_samples": 33,
         "batch_size": 5,
         "pad_to": 48,
@@ -120,7 +122,7 @@ def test_a_setting_of_calibration_that_is_no_more_is_refused_with_those_there_ar
 ) -> None:
     with pytest.raises(
         RecipeError,
-        match=r"'calibration\.percentile' is 99\.9; wanted only the settings method, max_samples",
+        match=r"'calibration\.percentile' is 99\.9; wanted only the settings method, weights,",
     ):
         load_recipe(write(tmp_path, "[calibration]\npercentile = 99.9"))
 

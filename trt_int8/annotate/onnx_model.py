@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from trt_int8.annotate.keep import check_keep
 from trt_int8.errors import RecipeError
 from trt_int8.model.onnx_matmuls import AttentionSite, find_attentions, find_matmuls
-from trt_int8.spec.recipe import Recipe
+from trt_int8.spec.recipe import Recipe, WeightMethod
 from trt_int8.spec.rules import is_kept
 
 
@@ -24,11 +24,13 @@ class OnnxPlan:
         operands: (node, operand index, tensor) whose operand gets the Q/DQ pair of `tensor`.
         results: tensors that get a pair for all their users (attention outputs).
         weights: nodes whose constant operand B becomes INT8 per output channel.
+        weight_method: how the ranges of weights are found.
     """
 
     operands: tuple[tuple[str, int, str], ...]
     results: tuple[str, ...]
     weights: tuple[str, ...]
+    weight_method: WeightMethod = "max"
 
     @property
     def tensors(self) -> tuple[str, ...]:
@@ -69,7 +71,8 @@ def plan_onnx(model: onnx.ModelProto, recipe: Recipe) -> OnnxPlan:
             wanted="at least one MatMul or Gemm with a constant weight, or an attention",
             todo="check 'keep' and the recipe's switches",
         )
-    return OnnxPlan(tuple(operands), tuple(results), tuple(weights))
+    method = recipe.calibration.weights
+    return OnnxPlan(tuple(operands), tuple(results), tuple(weights), method)
 
 
 def weights_of(model: onnx.ModelProto, plan: OnnxPlan) -> dict[str, NDArray[np.float32]]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from trt_int8.calibrate.statistics import Needs, TensorStatistics, statistics_of
+from trt_int8.calibrate.statistics import Needs, TensorStatistics, Values, statistics_of
 from trt_int8.calibrate.texts import TokenArrays
-from trt_int8.calibrate.token_axes import PROBES, Shape, TokenAxes, batch_is_inner
+from trt_int8.calibrate.token_axes import PROBES, Padding, Shape, TokenAxes, batch_is_inner
 
 MASK_NAME = "attention_mask"
 
@@ -34,7 +35,8 @@ class Collector:
         self._inner: dict[str, tuple[int, ...]] = {}
         self._axes: dict[str, TokenAxes] = {}
         self._batch = 0
-        self._mask: Tensor | None = None
+        self._mask: Tensor | None = None  # not looked at yet
+        self._padding: Padding | None = None
         self._last: _Seen | None = None
 
     def probe(self, name: str, x: Tensor, number: int) -> None:
@@ -52,7 +54,7 @@ class Collector:
 
     def begin(self, batch: int, mask: Tensor | None) -> None:
         """The next tensors are of this batch; `mask` bool [B, S] is False for padding."""
-        self._batch, self._mask, self._last = batch, mask, None
+        self._batch, self._mask, self._padding, self._last = batch, mask, None, None
 
     def observe(self, name: str, x: Tensor) -> None:
         """Add one tensor of the current batch.
@@ -60,18 +62,27 @@ class Collector:
         Raises:
             RangeError: it holds NaN or infinity where it counts, or its padding cannot be found.
         """
+        so_far, last = self.statistics.get(name), self._last
         axes = self._axes_of(name, x)
-        last = self._last
-        # Q, K and V of one attention read the same tensor: look at it once.
         # Tensors of inference mode do not count their changes.
         version = None if x.is_inference() else x._version
-        known = last is not None and last.x is x and version is not None
-        if last is None or not known or (last.version, last.axes) != (version, axes):
-            values = axes.values(name, x, self._mask)
-            found = statistics_of(name, values, self._needs, self._batch)
-            last = self._last = _Seen(x, version, axes, found)
-        if last.found is not None:
-            last.merger.add(self.statistics, name, last.found)
+        # Q, K and V of one attention read the same tensor: look at it once.
+        if last is None or version is None or not last.of.is_of(x, version, axes, so_far):
+            found = statistics_of(
+                name, self._values(name, x, axes), self._needs, self._batch, so_far
+            )
+            merged = so_far.merge(found) if so_far is not None and found is not None else found
+            last = self._last = _Seen(
+                _Looked(weakref.ref(x), version, axes, so_far), merged or so_far
+            )
+        if last.merged is not None:
+            self.statistics[name] = last.merged
+
+    def _values(self, name: str, x: Tensor, axes: TokenAxes) -> Values:
+        if self._mask is not None:
+            self._padding = Padding.of(self._mask.to(x.device))
+            self._mask = None
+        return axes.values(name, x, self._padding)
 
     def _axes_of(self, name: str, x: Tensor) -> TokenAxes:
         axes = self._axes.get(name)
@@ -111,15 +122,29 @@ class _Merger:
         into[name] = merged
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """The tensor looked at last, and what was found."""
+@dataclass(frozen=True, eq=False)
+class _Looked:
+    """What was looked at: the very tensor in the state it had, for the very statistics."""
 
-    x: Tensor
+    x: weakref.ref[Tensor]  # it must not live longer than the model needs it
     version: int | None
     axes: TokenAxes
-    found: TensorStatistics | None
-    merger: _Merger = field(default_factory=lambda: _Merger())
+    so_far: TensorStatistics | None
+
+    def is_of(
+        self, x: Tensor, version: int, axes: TokenAxes, so_far: TensorStatistics | None
+    ) -> bool:
+        """Whether it was this tensor in this state, for these statistics."""
+        same = self.x() is x and self.so_far is so_far
+        return same and (self.version, self.axes) == (version, axes)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """The tensor looked at last, and its statistics with it."""
+
+    of: _Looked
+    merged: TensorStatistics | None
 
 
 def probe_batch(batch: TokenArrays, size: tuple[int, int]) -> TokenArrays:

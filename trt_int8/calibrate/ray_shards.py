@@ -43,7 +43,7 @@ def collect_with_ray(
     """Collect statistics on a Ray cluster.
 
     Args:
-        address: of the cluster (`auto`, `host:port`, `ray://host:port`), or `local` to start one
+        address: of the cluster (`auto`, `host:port`), or `local` to start one
             on this machine for the time of the call.
         source: what to run; it is sent to the workers.
         batches: (number in the data set, arrays).

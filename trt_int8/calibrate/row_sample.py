@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 ROWS = 256
+_COARSE = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +34,15 @@ class RowSample:
     rows: NDArray[np.float32]
     repeats: NDArray[np.int64]
 
+    @property
+    def bound(self) -> int | None:
+        """Rows with keys above it cannot get into the sample any more; None if it has room."""
+        return int(self.keys[-1]) if self.keys.size == ROWS else None
+
     def merge(self, other: RowSample) -> RowSample:
         """The sample of the rows of both; equal to that of one run over both."""
+        if other.keys.size == 0 and other.rows.shape[1] <= self.rows.shape[1]:
+            return self
         width = max(self.rows.shape[1], other.rows.shape[1])
         keys = np.concatenate([self.keys, other.keys])
         chosen, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
@@ -48,14 +56,19 @@ class RowSample:
         return RowSample(chosen[:ROWS], rows, repeats[:ROWS])
 
 
-def sample_rows(rows: Tensor) -> RowSample:
+def sample_rows(rows: Tensor, bound: int | None = None) -> RowSample:
     """Sample the rows of a matrix.
 
     Args:
         rows: float32 [R, C], finite.
+        bound: leave out rows with larger keys, for which the sample it goes into has no room.
     """
-    coarse = _hash(rows, 0).cpu().numpy()
+    # A few columns tell most rows apart; those that they do not are picked together.
+    coarse = _hash(rows[:, :_COARSE], 0).cpu().numpy()
     wanted = ROWS
+    if bound is not None:
+        rows = rows[torch.from_numpy(coarse <= bound >> 32).to(rows.device)]
+        coarse = coarse[coarse <= bound >> 32]
     while True:
         picked = _smallest(coarse, wanted)
         some = rows[torch.from_numpy(picked).to(rows.device)]

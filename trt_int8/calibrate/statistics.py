@@ -88,7 +88,13 @@ class TensorStatistics:
         )
 
 
-def statistics_of(name: str, values: Values, needs: Needs, batch: int) -> TensorStatistics | None:
+def statistics_of(
+    name: str,
+    values: Values,
+    needs: Needs,
+    batch: int,
+    so_far: TensorStatistics | None = None,
+) -> TensorStatistics | None:
     """Statistics of one tensor in one batch.
 
     Args:
@@ -96,6 +102,7 @@ def statistics_of(name: str, values: Values, needs: Needs, batch: int) -> Tensor
         values: at least what `values_of` selects.
         needs: what to keep.
         batch: number of the batch in the data set.
+        so_far: what they will be merged with: rows that have no place there are left out.
 
     Returns:
         None if no value counts.
@@ -120,6 +127,7 @@ def statistics_of(name: str, values: Values, needs: Needs, batch: int) -> Tensor
             wanted="finite values",
             todo="check the model on this text, or add the tensor to 'keep' in the recipe",
         )
+    bound = so_far.rows.bound if so_far is not None and so_far.rows is not None else None
     return TensorStatistics(
         count=flat.numel(),
         low=low,
@@ -127,7 +135,7 @@ def statistics_of(name: str, values: Values, needs: Needs, batch: int) -> Tensor
         batches={batch: (low, high)},
         channels=channels,
         histogram=histogram_of(flat, max(-low, high)) if needs.histogram else None,
-        rows=sample_rows(rows) if needs.rows else None,
+        rows=sample_rows(rows, bound) if needs.rows else None,
     )
 
 

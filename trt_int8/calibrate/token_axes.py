@@ -16,6 +16,65 @@ from trt_int8.errors import RangeError
 PROBES = ((2, 7), (3, 5))
 
 Shape = tuple[int, ...]
+Layout = tuple[tuple[str, int], ...]
+
+
+class Padding:
+    """Which tokens of a batch are real: looked at once, used for every tensor.
+
+    Attributes:
+        mask: bool [B, S], False for padding.
+        cut: bool [B, L], `mask` cut to the tokens that are real in some text.
+        first: the first of these.
+    """
+
+    def __init__(self, mask: Tensor) -> None:
+        """Look at a mask, bool [B, S]."""
+        self.mask = mask
+        used = torch.nonzero(mask.any(dim=0))
+        self.first, last = (int(used[0]), int(used[-1])) if used.numel() else (0, 0)
+        self.cut = mask[:, self.first : last + 1]
+        self._places: dict[Layout, tuple[Tensor, Tensor]] = {}
+
+    @classmethod
+    def of(cls, mask: Tensor | None) -> Padding | None:
+        """The padding of a mask; None if it leaves nothing out."""
+        return None if mask is None or bool(mask.all()) else cls(mask)
+
+    def places(self, layout: Layout) -> tuple[Tensor, Tensor]:
+        """Where real tokens are in a tensor.
+
+        Args:
+            layout: (kind, size) per axis, as in `TokenAxes`; one of them holds the texts.
+
+        Returns:
+            int64 [R], their places in the flattened tensor, and int64 [R], the text of each.
+        """
+        if layout not in self._places:
+            real, texts = self._spread(layout)
+            index = torch.nonzero(real.reshape(-1)).reshape(-1)
+            self._places[layout] = (index, texts.reshape(-1)[index])
+        return self._places[layout]
+
+    def _spread(self, layout: Layout) -> tuple[Tensor, Tensor]:
+        kinds, sizes = [kind for kind, _ in layout], [size for _, size in layout]
+        texts, tokens = self.mask.shape
+        owner = torch.arange(texts, device=self.mask.device)
+
+        def along(values: Tensor, *axes: int) -> Tensor:
+            shape = [size if axis in axes else 1 for axis, size in enumerate(sizes)]
+            return values.reshape(shape).expand(sizes)
+
+        if "both" in kinds:
+            axis = kinds.index("both")
+            return along(self.mask, axis), along(owner.repeat_interleave(tokens), axis)
+        batch = kinds.index("batch")
+        parts = sizes[batch] // texts  # a batch axis of B * N: N parts of each text
+        real = along(self.mask.any(dim=1).repeat_interleave(parts), batch)
+        for axis in (axis for axis, kind in enumerate(kinds) if kind == "tokens"):
+            mask = self.mask.repeat_interleave(parts, dim=0)
+            real = real & along(mask if batch < axis else mask.T, batch, axis)
+        return real, along(owner.repeat_interleave(parts), batch)
 
 
 @dataclass(frozen=True)
@@ -45,7 +104,7 @@ class TokenAxes:
         ]
         return TokenAxes(tuple(kinds))
 
-    def values(self, name: str, x: Tensor, mask: Tensor | None) -> Values:
+    def values(self, name: str, x: Tensor, padding: Padding | None) -> Values:
         """The values that count, one row per token.
 
         A row is the last fixed axis. If tokens are last (keys, transposed for the scores), the
@@ -55,7 +114,7 @@ class TokenAxes:
         Args:
             name: the tensor, for error messages.
             x: float tensor of any shape.
-            mask: bool [B, S], False for padding; None for no padding.
+            padding: where it is; None for none.
 
         Raises:
             RangeError: there is padding, and it cannot be told where it is in `x`.
@@ -68,7 +127,7 @@ class TokenAxes:
             last = len(kinds) - 1 - kinds[::-1].index("fixed")
             x, kinds[last], kinds[-1] = x.transpose(last, -1), kinds[-1], kinds[last]
         fixed = kinds[-1] == "fixed"
-        if mask is None or bool(mask.all()) or not {"tokens", "both", "unknown"} & set(kinds):
+        if padding is None or not {"tokens", "both", "unknown"} & set(kinds):
             return Values(x.reshape(-1, x.shape[-1]), has_channels=fixed)
         if "unknown" in kinds or {"both", "tokens"} <= set(kinds):
             raise RangeError(
@@ -79,7 +138,7 @@ class TokenAxes:
         if "batch" not in kinds and "both" not in kinds:
             # The same for all texts (a position bias): padding is in no place of its own.
             return Values(x.reshape(-1, x.shape[-1]), has_channels=fixed)
-        return _select(*_narrowed(x, kinds, mask.to(x.device)))
+        return _select(x, kinds, padding)
 
 
 def _kind(sizes: tuple[int, int]) -> str:
@@ -115,48 +174,24 @@ def batch_is_inner(x: Tensor, texts: int) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _narrowed(x: Tensor, kinds: list[str], mask: Tensor) -> tuple[Tensor, list[str], Tensor]:
-    """Cut off what is padding in every text: cheap, and most of a batch of short texts."""
-    used = torch.nonzero(mask.any(dim=0))
-    if "both" in kinds or used.numel() == 0:
-        return x, kinds, mask
-    first, last = int(used[0]), int(used[-1])
-    for axis, kind in enumerate(kinds):
-        if kind == "tokens":
-            x = x.narrow(axis, first, last - first + 1)
-    return x, kinds, mask[:, first : last + 1]
-
-
-def _select(x: Tensor, kinds: list[str], mask: Tensor) -> Values:
-    counted = _spread(x.shape, kinds, mask)
-    if kinds[-1] == "fixed":
-        return Values(x[counted[..., 0]])
-    rows = counted.any(dim=-1)
-    return Values(
-        x.masked_fill(~counted, 0.0)[rows], counted=counted.expand_as(x)[rows], has_channels=False
-    )
-
-
-def _spread(shape: Shape, kinds: list[str], mask: Tensor) -> Tensor:
-    """Per value whether it counts; shape of the tensor (last axis 1 if it holds channels)."""
-    last = 1 if kinds[-1] == "fixed" else shape[-1]
-    counted = torch.ones((*shape[:-1], last), dtype=torch.bool, device=mask.device)
-    for axis, kind in enumerate(kinds):
-        if kind == "both":
-            view = [1] * len(shape)
-            view[axis] = shape[axis]
-            counted = counted & mask.reshape(view)
-        elif kind == "tokens":
-            view = [1] * len(shape)
-            view[axis] = shape[axis]
-            if "batch" not in kinds:
-                continue
-            batch = kinds.index("batch")
-            repeated = mask.repeat_interleave(shape[batch] // mask.shape[0], dim=0)
-            view[batch] = shape[batch]
-            part = repeated if batch < axis else repeated.T
-            counted = counted & part.reshape(view)
-    return counted
+def _select(x: Tensor, kinds: list[str], padding: Padding) -> Values:
+    """The values of real tokens; padding in the batch is certain."""
+    if kinds[-1] in ("both", "batch"):
+        x, kinds = x.unsqueeze(-1), [*kinds, "single"]
+    keys_last = kinds[-1] == "tokens"
+    if keys_last:
+        # What is padding in every text is most of a batch of short ones, and cheap to cut off.
+        x = x.narrow(-1, padding.first, padding.cut.shape[1])
+    # In the order of memory, no copy is made but that of the rows kept.
+    strides = x.stride()
+    outer = sorted(range(x.ndim - 1), key=lambda axis: -strides[axis])
+    rows = x.permute(*outer, x.ndim - 1).flatten(0, -2)
+    index, texts = padding.places(tuple((kinds[axis], x.shape[axis]) for axis in outer))
+    kept = rows.index_select(0, index)
+    if not keys_last:
+        return Values(kept, has_channels=kinds[-1] == "fixed")
+    counted = padding.cut[texts]  # keys are columns: those of its own text count in each row
+    return Values(kept.masked_fill_(~counted, 0.0), counted=counted, has_channels=False)
 
 
 def shape_after(shapes: tuple[Shape, Shape], size: tuple[int, int]) -> int:

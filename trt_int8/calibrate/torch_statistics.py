@@ -19,11 +19,13 @@ from trt_int8.calibrate.collector import (
     padding_mask,
     probe_batch,
 )
+from trt_int8.calibrate.estimate.weights import weight_amax
 from trt_int8.calibrate.statistics import Needs
 from trt_int8.calibrate.texts import TokenArrays
 from trt_int8.calibrate.token_axes import PROBES
 from trt_int8.errors import RangeError
 from trt_int8.spec.ranges import TensorRange
+from trt_int8.spec.recipe import WeightMethod
 
 
 class TorchTensors:
@@ -160,6 +162,15 @@ def apply_ranges(annotated: AnnotatedModel, ranges: dict[str, TensorRange]) -> N
     with silent_absl():
         for name, quantizer in annotated.activations.items():
             _set_amax(quantizer, ranges[name].amax)
+
+
+def apply_weight_ranges(annotated: AnnotatedModel, method: WeightMethod) -> None:
+    """Load ranges per output channel into the weight quantizers."""
+    with silent_absl():
+        for linear in annotated.weights.values():
+            weight = linear.weight.detach().cpu().numpy()
+            amax = weight_amax(weight, 0, method).reshape(-1, 1)
+            linear.weight_quantizer.amax = amax.tolist()
 
 
 def _set_amax(quantizer: TensorQuantizer, amax: float) -> None:

@@ -35,7 +35,7 @@ def build(  # noqa: PLR0913 - one parameter per option of the command line
     ],
     recipe: Annotated[Path | None, typer.Option(help="TOML file: what to quantize.")] = None,
     target: Annotated[
-        str | None, typer.Option(help="Cards or SMs, e.g. t4,a100,sm86. [default: t4,a100]")
+        str | None, typer.Option(help="Cards or SMs, e.g. t4,a100,sm86. (default: t4,a100)")
     ] = None,
     flavour: Annotated[FlavourChoice, typer.Option(help="Which TensorRT builds.")] = (
         FlavourChoice.AUTO
@@ -44,10 +44,10 @@ def build(  # noqa: PLR0913 - one parameter per option of the command line
         Path | None, typer.Option(help="Text file: a sentence, or tab-separated pair, per line.")
     ] = None,
     shapes: Annotated[
-        str | None, typer.Option(help=f"axis=min:opt:max,… [default: {DEFAULT_SHAPES}]")
+        str | None, typer.Option(help=f"axis=min:opt:max,… (default: {DEFAULT_SHAPES})")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Bundle folder. [default: engines/<model>]")
+        Path | None, typer.Option(help="Bundle folder. (default: engines/<model>)")
     ] = None,
     tokenizer: Annotated[
         Path | None, typer.Option(help="Tokenizer folder of an .onnx model.")

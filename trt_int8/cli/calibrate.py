@@ -28,11 +28,11 @@ def calibrate(  # noqa: PLR0913 - one parameter per option of the command line
         str, typer.Option(help=f"Comma-separated; known: {', '.join(METHODS)}.")
     ] = DEFAULT_METHODS,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the results. [default: calibration/<model>]")
+        Path | None, typer.Option(help="Folder of the results. (default: calibration/<model>)")
     ] = None,
     recipe: Annotated[Path | None, typer.Option(help="TOML file: what to quantize.")] = None,
     shapes: Annotated[
-        str | None, typer.Option(help=f"axis=min:opt:max,… [default: {DEFAULT_SHAPES}]")
+        str | None, typer.Option(help=f"axis=min:opt:max,… (default: {DEFAULT_SHAPES})")
     ] = None,
     tokenizer: Annotated[
         Path | None, typer.Option(help="Tokenizer folder of an .onnx model.")

@@ -10,12 +10,14 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from trt_int8.annotate.onnx_model import OnnxPlan
+from trt_int8.calibrate.estimate.weights import weight_amax
 from trt_int8.errors import GraphError
 from trt_int8.graph import qdq
 from trt_int8.graph.names import TensorNames, name_nodes
 from trt_int8.graph.normalize import drop_repeated_pairs, fold_constants, fold_weights, tidy
-from trt_int8.numerics import FloatArray, channel_amax, scale_of
+from trt_int8.numerics import FloatArray, scale_of
 from trt_int8.spec.ranges import TensorRange
+from trt_int8.spec.recipe import WeightMethod
 
 
 def insert_qdq(
@@ -127,7 +129,7 @@ class _Inserter:
         for node_name, index, tensor in plan.operands:
             nodes[node_name].replace_input_with(index, pairs[tensor])
         for node_name in plan.weights:
-            self._quantize_weight(nodes[node_name])
+            self._quantize_weight(nodes[node_name], plan.weight_method)
 
     def _add_pair(self, source: ir.Value, chosen: TensorRange) -> ir.Value:
         scale_of(chosen.amax)  # refuses what is no range
@@ -141,7 +143,7 @@ class _Inserter:
             self._graph.insert_before(self._graph[0], pair)
         return pair[1].outputs[0]
 
-    def _quantize_weight(self, node: ir.Node) -> None:
+    def _quantize_weight(self, node: ir.Node, method: WeightMethod) -> None:
         value = node.inputs[1]
         weight = qdq.constant(value)
         if value is None or weight is None or weight.dtype != np.float32 or weight.ndim != 2:
@@ -153,7 +155,7 @@ class _Inserter:
         turned = "transB" in node.attributes and bool(node.attributes["transB"].as_int())
         axis = 0 if turned else 1
         if (value, axis) not in self._weights:
-            scale = scale_of(channel_amax(weight, axis))
+            scale = scale_of(weight_amax(weight, axis, method))
             pair = self._pair(value, scale, f"{value.name}_weight", {"axis": axis})
             self._graph.insert_before(node, pair)
             self._weights[value, axis] = pair[1].outputs[0]

@@ -27,11 +27,12 @@ def prepare(source: ModelSource, options: BuildOptions, reporter: Reporter) -> P
     implicit = options.implicit_int8 is not None
     entrance = enter(source, options, reporter, as_graph=implicit)
     if isinstance(entrance, PreparedModel):
-        if implicit:
+        option = "--implicit-int8" if implicit else "--ranges" if options.ranges else ""
+        if option:
             raise ModelError(
-                f"{source.name!r} has Q/DQ nodes",
-                wanted="a float model for --implicit-int8",
-                todo="leave --implicit-int8 out: its Q/DQ are explicit INT8",
+                f"{source.name!r} has Q/DQ nodes with ranges of their own",
+                wanted=f"a float model for {option}",
+                todo=f"leave {option} out, or pass the float ONNX",
             )
         return entrance
     return entrance.finish(choose_ranges(entrance, options, reporter), reporter)

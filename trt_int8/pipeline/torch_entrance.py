@@ -10,7 +10,7 @@ from transformers.pytorch_utils import Conv1D
 from trt_int8.annotate.attention import use_primitive_attention
 from trt_int8.annotate.torch_model import AnnotatedModel, annotate
 from trt_int8.calibrate.texts import Texts, TokenArrays
-from trt_int8.calibrate.torch_statistics import TorchTensors, apply_ranges
+from trt_int8.calibrate.torch_statistics import TorchTensors, apply_ranges, apply_weight_ranges
 from trt_int8.evaluate.compare import Outputs
 from trt_int8.graph.export import export_float, export_onnx
 from trt_int8.model.huggingface import TextModel, load_text_model
@@ -123,6 +123,7 @@ def enter_torch(
             fp32 = export_float(model)
         return OnnxEntrance(source, data, shapes, fp32, options.recipe)
     annotated = annotate(model.wrapper, _probe(model), options.recipe)
+    apply_weight_ranges(annotated, options.recipe.calibration.weights)
     return TorchEntrance(source, data, shapes, model, annotated)
 
 

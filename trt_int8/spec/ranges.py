@@ -67,7 +67,7 @@ class AffineRange(Frozen):
     @property
     def zero_point(self) -> int:
         """Code of 0.0, 0 to 255 (Bondarenko 2021, asymmetric uniform quantization)."""
-        return min(max(round(-self.low / self.scale), 0), 255)
+        return min(max(round(-self.low / self.scale), 0), 255) if self.scale > 0 else 0
 
 
 class RangeTable(Frozen):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, StrictBool, ValidationError, field_validator
 
@@ -18,6 +19,7 @@ else:
 
 
 DEFAULT_METHOD = "output"
+WeightMethod = Literal["max", "mse"]
 
 
 class CalibrationSettings(Frozen):
@@ -25,6 +27,8 @@ class CalibrationSettings(Frozen):
 
     Attributes:
         method: a method of `spec.methods`, for example `sqnr` or `percentile:99.995`.
+        weights: ranges of weights per output channel: `max` the largest |w|, `mse` the range with
+            the least squared error.
         max_samples: use at most this many calibration texts.
         batch_size: texts per forward pass.
         pad_to: fill texts up to this many tokens, and leave the padding out of the statistics;
@@ -32,6 +36,7 @@ class CalibrationSettings(Frozen):
     """
 
     method: str = DEFAULT_METHOD
+    weights: WeightMethod = "max"
     max_samples: int = Field(default=512, ge=1, strict=True)
     batch_size: int = Field(default=16, ge=1, strict=True)
     pad_to: int | None = Field(default=None, ge=1, strict=True)
