@@ -149,7 +149,7 @@ def _table(path: Path, fields: dict[str, Any]) -> RangeTable:
 
 
 def _refuse(
-    path: Path, why: str, *, todo: str = "delete the file and calibrate again"
+    path: Path, why: str, *, todo: str = "calibrate again, or pass another file"
 ) -> CalibrationError:
     return CalibrationError(
         f"calibration cache {str(path)!r} {why}",
