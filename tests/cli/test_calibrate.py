@@ -70,3 +70,12 @@ def test_wrong_methods_are_one_line(
     assert text in err
     assert err.count("\n") == 1
     assert not (tmp_path / "new").exists()
+
+
+def test_texts_may_be_named_as_for_a_build(
+    inputs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = run(capsys, inputs / "bert", "--calib", tmp_path / "gone.txt")
+    assert code == 1
+    assert "gone.txt' cannot be read" in err
+    assert "pass --calib FILE" in err

@@ -22,7 +22,10 @@ def calibrate(  # noqa: PLR0913 - one parameter per option of the command line
         str, typer.Argument(help="Hugging Face folder or hub id, package:NAME, or a float .onnx")
     ],
     data: Annotated[
-        Path | None, typer.Option(help="Text file: a sentence, or tab-separated pair, per line.")
+        Path | None,
+        typer.Option(
+            "--data", "--calib", help="Text file: a sentence, or tab-separated pair, per line."
+        ),
     ] = None,
     methods: Annotated[
         str, typer.Option(help=f"Comma-separated; known: {', '.join(METHODS)}.")

@@ -40,7 +40,7 @@ class MethodKind:
     symmetric: bool = True
 
 
-_SMALLEST = math.ulp(0.0)
+_SMALLEST_PERCENT = 1e-6
 _MOMENTUM = Setting(0.9, 0.0, 1.0 - 1e-9)
 _SEARCH = {
     "stride": Setting(1, 1, 4096, whole=True),
@@ -51,7 +51,7 @@ METHODS: dict[str, MethodKind] = {
     "max": MethodKind("largest |x|", {}),
     "moving-average": MethodKind("moving average of the batches' largest |x|", {"m": _MOMENTUM}),
     "percentile": MethodKind(
-        "bound of p % of all |x|", {"p": Setting(99.99, _SMALLEST, 100.0)}, histogram=True
+        "bound of p % of all |x|", {"p": Setting(99.99, _SMALLEST_PERCENT, 100.0)}, histogram=True
     ),
     "entropy": MethodKind("least KL divergence of the histogram", _SEARCH, histogram=True),
     "mse": MethodKind("least mean squared error of the tensor", {}, histogram=True),
