@@ -163,3 +163,10 @@ def test_counting_leaves_the_tensor_alone() -> None:
     x = torch.tensor([[-1.0, 2.0], [0.5, 0.25]]).T
     histogram_of(x, 2.0)
     assert x.tolist() == [[-1.0, 0.5], [2.0, 0.25]]
+
+
+@given(lists, st.integers(0, 9))
+def test_zeros_that_do_not_count_can_be_taken_off(numbers: list[float], zeros: int) -> None:
+    peak = max(map(abs, numbers))
+    padded = histogram_of(torch.tensor([*numbers, *[0.0] * zeros]), peak)
+    assert same(padded.without_zeros(zeros), histogram(numbers))

@@ -168,7 +168,8 @@ def test_a_row_of_attention_weights_keeps_its_keys_and_loses_the_padded_ones() -
     x = torch.tensor([[[1.0, 2.0, 9.0], [3.0, 4.0, 9.0], [9.0, 9.0, 9.0]]])
     mask = torch.tensor([[True, True, False]])
     values = axes_of("B S T").values("t", x, Padding.of(mask))
-    assert values.flat().tolist() == [1.0, 2.0, 3.0, 4.0]
+    assert values.count() == 4
+    assert values.extremes() == (1.0, 4.0)
     assert values.rows[:, :2].tolist() == [[1.0, 2.0], [3.0, 4.0]]
     assert not values.rows[:, 2:].any()
 
@@ -176,7 +177,7 @@ def test_a_row_of_attention_weights_keeps_its_keys_and_loses_the_padded_ones() -
 def test_a_text_of_padding_only_has_no_values() -> None:
     x = torch.full((1, 2, 4), torch.nan)
     values = axes_of("B S H").values("t", x, Padding.of(torch.zeros(1, 2, dtype=torch.bool)))
-    assert values.flat().numel() == 0
+    assert values.count() == 0
 
 
 @pytest.mark.parametrize("mask", [None, torch.ones(2, 3, dtype=torch.bool)])
@@ -222,7 +223,7 @@ def test_padding_that_cannot_be_found_is_refused_by_name_and_shape(
     x, mask = torch.ones(shapes[0]), torch.tensor([[True] * 4 + [False]] * 2)
     with pytest.raises(RangeError, match=r"'odd' of shape \[2, \d+, 4\] has an axis of unknown"):
         TokenAxes.of(shapes).values("odd", x, Padding.of(mask))
-    assert TokenAxes.of(shapes).values("odd", x, None).flat().numel() == x.numel()
+    assert TokenAxes.of(shapes).values("odd", x, None).count() == x.numel()
 
 
 def test_tokens_beside_texts_and_tokens_in_one_axis_are_refused() -> None:
@@ -282,3 +283,11 @@ def test_texts_that_are_inside_an_axis_are_found_and_its_padding_is_refused(
     mask = torch.tensor([[True] * 5, [True] * 4 + [False], [True] * 5])
     with pytest.raises(RangeError, match="has an axis of unknown meaning"):
         axes_of(layout).without(inner).values("t", x, Padding.of(mask))
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_the_zeros_that_stand_for_padded_keys_are_no_extremes(sign: float) -> None:
+    x = sign * torch.tensor([[[1.0, 2.0, 9.0], [3.0, 4.0, 9.0], [9.0, 9.0, 9.0]]])
+    mask = torch.tensor([[True, True, False]])
+    values = axes_of("B S T").values("t", x, Padding.of(mask))
+    assert sorted(map(abs, values.extremes())) == [1.0, 4.0]

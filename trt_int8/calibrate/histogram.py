@@ -57,6 +57,12 @@ class Histogram:
         """Counts of -x for x <= 0, int64 [BINS]; bin 0 holds all |x| < width."""
         return self.counts[BINS - 1 :: -1].copy()
 
+    def without_zeros(self, zeros: int) -> Histogram:
+        """The histogram of the other values, where so many of those counted are 0."""
+        counts = self.counts.copy()
+        counts[BINS - 1] -= zeros
+        return Histogram(self.exponent, counts)
+
     def merge(self, other: Histogram) -> Histogram:
         """The histogram of the values of both; equal to that of one run over both."""
         exponent = max(self.exponent, other.exponent)

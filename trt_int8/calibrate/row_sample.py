@@ -49,10 +49,10 @@ class RowSample:
         repeats = np.zeros(chosen.size, dtype=np.int64)
         np.add.at(repeats, inverse, np.concatenate([self.repeats, other.repeats]))
         first = first[:ROWS]
-        rows = np.zeros((first.size, width), dtype=np.float32)
-        mine = first < self.keys.size
-        rows[mine, : self.rows.shape[1]] = self.rows[first[mine]]
-        rows[~mine, : other.rows.shape[1]] = other.rows[first[~mine] - self.keys.size]
+        # One copy of all and a few more: the rows kept so far are megabytes, the new ones few.
+        rows = _filled_up(self.rows, width).take(np.where(first < self.keys.size, first, 0), axis=0)
+        new = np.flatnonzero(first >= self.keys.size)
+        rows[new] = _filled_up(other.rows, width)[first[new] - self.keys.size]
         return RowSample(chosen[:ROWS], rows, repeats[:ROWS])
 
 
@@ -64,22 +64,25 @@ def sample_rows(rows: Tensor, bound: int | None = None) -> RowSample:
         bound: leave out rows with larger keys, for which the sample it goes into has no room.
     """
     # A few columns tell most rows apart; those that they do not are picked together.
-    coarse = _hash(rows[:, :_COARSE], 0).cpu().numpy()
+    coarse = _hash(rows[:, :_COARSE].cpu().numpy(), 0)
+    places = np.arange(coarse.size) if bound is None else np.flatnonzero(coarse <= bound >> 32)
     wanted = ROWS
-    if bound is not None:
-        rows = rows[torch.from_numpy(coarse <= bound >> 32).to(rows.device)]
-        coarse = coarse[coarse <= bound >> 32]
     while True:
-        picked = _smallest(coarse, wanted)
-        some = rows[torch.from_numpy(picked).to(rows.device)]
-        fine = _hash(some, 1).cpu().numpy().astype(np.int64) & 0xFFFFFFFF
+        picked = places[_smallest(coarse[places], wanted)]
+        some = rows.index_select(0, torch.from_numpy(picked).to(rows.device)).cpu().numpy()
+        fine = _hash(some, 1).astype(np.int64) & 0xFFFFFFFF
         keys = (coarse[picked].astype(np.int64) << 32) | fine
         found, first, counts = np.unique(keys, return_index=True, return_counts=True)
-        if found.size >= ROWS or picked.size == coarse.size:
+        if found.size >= ROWS or picked.size == places.size:
             break
         wanted *= 4  # many equal rows: look at more
-    chosen = some[torch.from_numpy(first[:ROWS]).to(rows.device)].cpu().numpy()
-    return RowSample(found[:ROWS], np.ascontiguousarray(chosen), counts[:ROWS].astype(np.int64))
+    return RowSample(found[:ROWS], some[first[:ROWS]], counts[:ROWS].astype(np.int64))
+
+
+def _filled_up(rows: NDArray[np.float32], width: int) -> NDArray[np.float32]:
+    """The rows with zeros at their ends, [R, width]."""
+    missing = width - rows.shape[1]
+    return rows if missing == 0 else np.pad(rows, ((0, 0), (0, missing)))
 
 
 def _smallest(hashes: NDArray[np.int32], wanted: int) -> NDArray[np.int64]:
@@ -90,22 +93,24 @@ def _smallest(hashes: NDArray[np.int32], wanted: int) -> NDArray[np.int64]:
     return np.flatnonzero(hashes <= bound)
 
 
-def _hash(rows: Tensor, seed: int) -> Tensor:
+def _hash(rows: NDArray[np.float32], seed: int) -> NDArray[np.int32]:
     """int32 [R]: sum of the bit patterns times fixed odd numbers, modulo 2^32.
 
     Integer sums wrap alike in every order, so threads and vector units cannot change it.
     """
-    factors = _factors(rows.shape[1], seed).to(rows.device)
-    bits = rows.contiguous().view(torch.int32)
+    bits = np.ascontiguousarray(rows).view(np.int32)
     # Round numbers end in zero bits, and products only carry upwards: bring the high bits down.
-    bits = bits ^ (bits >> 16)
-    mixed = (bits * factors).sum(dim=1, dtype=torch.int32)
+    high = bits >> 16
+    high ^= bits
+    mixed: NDArray[np.int32] = np.einsum("rc,c->r", high, _factors(rows.shape[1], seed))
     # The low bits of a sum of products depend on low bits only: fold the high half onto them, and
     # spread them over the order again (Fibonacci hashing: Knuth, TAOCP 3, section 6.4).
-    return (mixed ^ (mixed >> 16)) * -1640531527
+    mixed ^= mixed >> 16
+    mixed *= np.int32(-1640531527)
+    return mixed
 
 
 @lru_cache(maxsize=64)
-def _factors(columns: int, seed: int) -> Tensor:
+def _factors(columns: int, seed: int) -> NDArray[np.int32]:
     numbers = np.random.default_rng(20190603 + seed).integers(-(2**31), 2**31, columns, np.int32)
-    return torch.from_numpy(numbers | 1)
+    return numbers | 1

@@ -27,16 +27,19 @@ from trt_int8.numerics import (
     scale_of,
 )
 
-# Thresholds tried, as shares of the largest |x|: quarters of an octave down to 1/128 of it, then
-# sixteenths of an octave around the best.
-_COARSE = np.exp2(-np.arange(0, 29) / 4)
-_FINE = np.exp2(np.arange(-3, 4) / 16)
+# Thresholds tried, as shares of the largest |x|: halves of an octave down to 1/128 of it, quarters
+# of an octave around the best, then sixteenths around the best of these.
+_GRIDS = (
+    np.exp2(-np.arange(0, 15) / 2),
+    np.exp2(np.arange(-1, 2) / 4),
+    np.exp2(np.arange(-3, 4) / 16),
+)
 # A row whose square is below this share of the largest is 0, up to rounding: as an input it gives
 # codes of 0 with every threshold tried, as an output it is what float32 sums leave of 0.
 _SILENT = 1e-30
 
 # More output channels than this are sampled, evenly: they only weigh the errors of the inputs.
-_COLUMNS = 384
+_COLUMNS = 256
 
 RowNoise = Callable[[float], FloatArray]
 
@@ -67,7 +70,7 @@ def amax_output(statistics: TensorStatistics, weight: FloatArray) -> float:
     """The threshold with the least relative error of a row's matmul output, on average.
 
     The error of a row x is ||Q(x) Q(W) - x W||^2 / ||x W||^2, with W quantized per output channel
-    as the engine does it; of many output channels, 384 evenly spaced ones. Rows count as in
+    as the engine does it; of many output channels, 256 evenly spaced ones. Rows count as in
     `amax_sqnr`.
 
     Args:
@@ -122,7 +125,7 @@ def _search(
         return statistics.peak
     weights = kept_rows(statistics).repeats[usable] / signal[usable].astype(np.float64)
     best = peak
-    for grid in (_COARSE, _FINE):
+    for grid in _GRIDS:
         tried = np.minimum(best * grid, peak)
         # fsum rounds once, so rows in another order, as their hashes have it, give the same.
         losses = [math.fsum((noise(float(t))[usable] * weights).tolist()) for t in tried]
