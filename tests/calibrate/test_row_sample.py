@@ -160,3 +160,12 @@ def test_sampling_leaves_the_tensor_alone() -> None:
     before = rows.clone()
     sample_rows(rows)
     assert torch.equal(rows, before)
+
+
+def test_dropped_rows_do_not_pile_up() -> None:
+    merged = sample(normal(300, 5, 0))
+    for seed in range(1, 40):
+        merged = merged.merge(sample(normal(300, 5, seed)))
+        assert sum(map(len, merged.parts)) <= 2 * ROWS
+    whole = np.concatenate([normal(300, 5, seed) for seed in range(40)])
+    assert same(merged, sample(whole))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -12,6 +12,8 @@ from torch import Tensor
 
 ROWS = 256
 _COARSE = 16
+# Rows held in memory, the dropped ones included, before the others are put together.
+_HELD = 2 * ROWS
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,13 +28,23 @@ class RowSample:
 
     Attributes:
         keys: int64 [R], ascending; R <= ROWS.
-        rows: float32 [R, C].
         repeats: int64 [R].
+        parts: float32 [P, C] each, the rows of the samples it was merged from; some may be dropped.
+        places: int64 [R], where each row is in all parts put together.
     """
 
     keys: NDArray[np.int64]
-    rows: NDArray[np.float32]
     repeats: NDArray[np.int64]
+    parts: tuple[NDArray[np.float32], ...]
+    places: NDArray[np.int64]
+
+    @cached_property
+    def rows(self) -> NDArray[np.float32]:
+        """float32 [R, C], in the order of the keys."""
+        width = max(part.shape[1] for part in self.parts)
+        whole = np.concatenate([_filled_up(part, width) for part in self.parts])
+        rows: NDArray[np.float32] = whole[self.places]
+        return rows
 
     @property
     def bound(self) -> int | None:
@@ -41,19 +53,23 @@ class RowSample:
 
     def merge(self, other: RowSample) -> RowSample:
         """The sample of the rows of both; equal to that of one run over both."""
-        if other.keys.size == 0 and other.rows.shape[1] <= self.rows.shape[1]:
-            return self
-        width = max(self.rows.shape[1], other.rows.shape[1])
         keys = np.concatenate([self.keys, other.keys])
         chosen, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
         repeats = np.zeros(chosen.size, dtype=np.int64)
         np.add.at(repeats, inverse, np.concatenate([self.repeats, other.repeats]))
-        first = first[:ROWS]
-        # One copy of all and a few more: the rows kept so far are megabytes, the new ones few.
-        rows = _filled_up(self.rows, width).take(np.where(first < self.keys.size, first, 0), axis=0)
-        new = np.flatnonzero(first >= self.keys.size)
-        rows[new] = _filled_up(other.rows, width)[first[new] - self.keys.size]
-        return RowSample(chosen[:ROWS], rows, repeats[:ROWS])
+        behind = sum(len(part) for part in self.parts)
+        places = np.concatenate([self.places, other.places + behind])[first[:ROWS]]
+        merged = RowSample(chosen[:ROWS], repeats[:ROWS], (*self.parts, *other.parts), places)
+        return merged._compacted()
+
+    def _compacted(self) -> RowSample:
+        """The same in one part, if dropped rows hold much memory.
+
+        Copying all rows at each merge would cost more than finding them: a few are new.
+        """
+        if sum(len(part) for part in self.parts) <= _HELD:
+            return self
+        return RowSample(self.keys, self.repeats, (self.rows,), np.arange(self.keys.size))
 
 
 def sample_rows(rows: Tensor, bound: int | None = None) -> RowSample:
@@ -76,7 +92,8 @@ def sample_rows(rows: Tensor, bound: int | None = None) -> RowSample:
         if found.size >= ROWS or picked.size == places.size:
             break
         wanted *= 4  # many equal rows: look at more
-    return RowSample(found[:ROWS], some[first[:ROWS]], counts[:ROWS].astype(np.int64))
+    chosen, kept = some[first[:ROWS]], np.arange(min(found.size, ROWS))
+    return RowSample(found[:ROWS], counts[:ROWS].astype(np.int64), (chosen,), kept)
 
 
 def _filled_up(rows: NDArray[np.float32], width: int) -> NDArray[np.float32]:
