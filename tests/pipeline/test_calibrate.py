@@ -162,6 +162,15 @@ def test_old_results_are_kept_without_force(outcome: CalibrationOutcome, tiny_in
     assert {path: path.read_bytes() for path in outcome.folder.iterdir()} == before
 
 
+def test_force_leaves_no_ranges_of_the_older_study(tiny_inputs: Path, tmp_path: Path) -> None:
+    run_calibrate(study_options(tiny_inputs, tmp_path, "max,mse"), SilentReporter())
+    (tmp_path / "notes.txt").write_text("mine")
+    newer = study_options(tiny_inputs, tmp_path, "sqnr").model_copy(update={"force": True})
+    run_calibrate(newer, SilentReporter())
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"calibration.html", "calibration.json", "ranges.sqnr.json", "notes.txt"}
+
+
 def broken(monkeypatch: pytest.MonkeyPatch, *labels: str) -> None:
     real = find_all
 

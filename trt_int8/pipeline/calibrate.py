@@ -176,12 +176,20 @@ def _write(
     entrance: Entrance,
     options: CalibrateOptions,
 ) -> None:
-    """Every file whole; the page, which people look for, last."""
+    """Every file whole; the page, which people look for, last.
+
+    Of an older study nothing stays that could be taken for a part of this one.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    old = set(folder.glob("ranges.*.json")) if (folder / STUDY_NAME).exists() else set()
     for each in found:
         ranges = _symmetric(each.ranges)
         if ranges:
-            cache.save(folder / ranges_name(each.method), _table(entrance, each.method, ranges))
+            path = folder / ranges_name(each.method)
+            cache.save(path, _table(entrance, each.method, ranges))
+            old.discard(path)
+    for path in old:
+        path.unlink()
     write_whole(folder / STUDY_NAME, study.to_json().encode())
     write_calibration_page(folder / _PAGE, study)
 
