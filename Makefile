@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 OUT ?= engines/demo
 
-.PHONY: demo test test-slow test-gpu lint format measure-stsb bench-calibrate readme constraints clean help
+.PHONY: demo test test-slow test-gpu lint format measure-stsb measure-architectures bench-calibrate readme constraints clean help
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -33,6 +33,9 @@ format: $(VENV)/.installed-dev ## Format the code
 
 measure-stsb: $(VENV)/.installed-dev ## STS-B Spearman of FP32, FP16 and INT8 (needs DATA=folder)
 	$(BIN)/python scripts/measure_stsb.py --data "$(DATA)" --bundle $(OUT)
+
+measure-architectures: $(VENV)/.installed-dev ## Coverage of small models of every architecture; goes on where it stopped
+	$(BIN)/python -m scripts.measure_architectures
 
 bench-calibrate: $(VENV)/.installed-dev ## Time and memory of calibration, and the entropy search, against peers
 	$(BIN)/python -m scripts.bench_calibrate --json docs/measured/calibrate.json

@@ -83,6 +83,14 @@ def print_outcome(console: Console, outcome: BuildOutcome) -> None:
             f"{engine.attentions_int8} of {engine.attentions}",
             ", ".join(sorted(gemm_outputs)),
         )
+        for part in engine.profiles:
+            table.add_row(
+                f"  {part.profile}",
+                f"{part.int8} of {len(engine.counted)}",
+                f"{part.attentions_fused} of {engine.attentions}",
+                f"{part.attentions_int8} of {engine.attentions}",
+                style="dim",
+            )
     console.print(table)
     console.print(_accuracy_table(outcome))
     verdict = outcome.manifest.verdict

@@ -39,11 +39,14 @@ BMMS = (
 
 
 def test_the_default_recipe_takes_linears_and_attention() -> None:
-    assert plan_onnx(block(), Recipe()) == OnnxPlan(LINEARS + BMMS, ("mixed",), ("q", "out"))
+    plan = plan_onnx(block(), Recipe())
+    assert plan == OnnxPlan(LINEARS + BMMS, ("mixed",), ("q", "out"), notes=plan.notes)
+    assert [note.node for note in plan.notes] == ["classes"]
 
 
 def test_without_attention_only_linears_are_planned() -> None:
-    assert plan_onnx(block(), Recipe(attention=False)) == OnnxPlan(LINEARS, (), ("q", "out"))
+    plan = plan_onnx(block(), Recipe(attention=False))
+    assert plan == OnnxPlan(LINEARS, (), ("q", "out"), notes=plan.notes)
 
 
 def test_without_linears_only_attention_is_planned() -> None:

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from tests.support.fake_tensorrt import FakeTensorRT, ParserError, Severity
+from tests.support.fake_tensorrt import FakeTensorRT, ParserError, Severity, _Config
 from trt_int8.engine import adapter
 from trt_int8.engine.adapter import Adapter, ProgressSink
 from trt_int8.engine.worker import EventSink
@@ -24,7 +24,7 @@ def request(**changes: Any) -> BuildRequest:
         engine_path="e",
         evidence_path="l",
         sm=None,
-        shapes=(SHAPE,),
+        profiles=((SHAPE,),),
     )
     return base.model_copy(update=changes)
 
@@ -287,3 +287,19 @@ def test_an_engine_that_cannot_be_loaded_again_is_an_engine_error() -> None:
     trt.plan_loads = False
     with pytest.raises(EngineError, match=r"cannot load the engine .*\(out of memory\)"):
         build(trt)
+
+
+def test_profiles_are_added_in_their_order() -> None:
+    trt = FakeTensorRT()
+    longer = InputShape(name="ids", min=(1, 34), opt=(3, 40), max=(5, 99))
+    build(trt, profiles=((SHAPE,), (longer,)))
+    calls = [call for call in trt.calls if call[0] in ("set_shape", "add_optimization_profile")]
+    assert [name for name, *_ in calls] == ["set_shape", "add_optimization_profile"] * 2
+    assert [call[1][3] for call in calls[::2]] == [(5, 33), (5, 99)]
+    assert calls[1][1] is not calls[3][1]
+
+
+def test_a_profile_that_tensorrt_does_not_take_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_Config, "add_optimization_profile", lambda self, profile: -1)
+    with pytest.raises(EngineError, match=r"refuses the profile ids 1x7 / 3x19 / 5x33 \(min"):
+        build(FakeTensorRT())

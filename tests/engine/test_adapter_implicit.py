@@ -26,7 +26,7 @@ def build(trt: FakeTensorRT, implicit: ImplicitInt8 | None = IMPLICIT) -> None:
         engine_path="e",
         evidence_path="l",
         sm=None,
-        shapes=(SHAPE,),
+        profiles=((SHAPE,),),
         implicit=implicit,
     )
     Adapter(Flavour.TENSORRT, cast(ModuleType, trt)).build(request, ProgressSink())

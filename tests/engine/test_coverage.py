@@ -220,3 +220,78 @@ def test_a_gemm_is_int8_only_if_log_and_plan_both_say_int8_twice(
 ) -> None:
     node = only(layer("fc", " ".join(log)), operators=(operator("fc", " ".join(plan)),))
     assert (node.runs == "int8") == (log == plan == ["int8", "int8"])
+
+
+def in_profile(listed: EngineLayer, profile: int) -> EngineLayer:
+    return dataclasses.replace(listed, profile=profile)
+
+
+def covered(
+    sites: tuple[MatMulSite, ...],
+    *layers: EngineLayer,
+    operators: tuple[PlanOperator, ...] | None = None,
+) -> EngineCoverage:
+    """With two profiles, called short and long."""
+    evidence = Evidence("test", "0", layers, operators)
+    return cover(sites, evidence, "int8", 75, ("short", "long"))
+
+
+INT8, HALF = layer("fc", "int8", "int8"), layer("fc", "half", "half")
+
+
+@pytest.mark.parametrize(
+    ("short", "long", "runs", "reason"),
+    [
+        (INT8, INT8, "int8", ""),
+        (INT8, HALF, "float", "profile long: Q/DQ is there, but TensorRT chose a half x half"),
+        (HALF, INT8, "float", "profile short: Q/DQ is there"),
+        (HALF, HALF, "float", "Q/DQ is there"),
+        (INT8, None, "unmapped", "profile long: no kernel of the engine names this node"),
+        (None, INT8, "unmapped", "profile short: no kernel"),
+    ],
+)
+def test_a_matmul_is_int8_only_if_it_is_in_every_profile(
+    short: EngineLayer | None, long: EngineLayer | None, runs: str, reason: str
+) -> None:
+    layers = [in_profile(each, n) for n, each in enumerate((short, long)) if each is not None]
+    coverage = covered((LINEAR,), *layers)
+    assert coverage.nodes[0].runs == runs
+    assert coverage.nodes[0].reason.startswith(reason)
+    assert [part.int8 for part in coverage.profiles] == [each is INT8 for each in (short, long)]
+
+
+def test_a_layer_of_no_known_profile_proves_nothing() -> None:
+    layers = (INT8, in_profile(INT8, 1), in_profile(INT8, -1))
+    assert covered((LINEAR,), *layers).nodes[0].runs == "unmapped"
+
+
+def test_the_plan_must_agree_in_each_profile() -> None:
+    said = operator("fc", "int8 int8")
+    node = covered((LINEAR,), INT8, in_profile(INT8, 1), operators=(said,)).nodes[0]
+    assert (node.runs, node.reason) == (
+        "disputed",
+        "profile long: the builder's log says int8, the plan says nothing",
+    )
+    both = (said, dataclasses.replace(said, profile=1))
+    assert covered((LINEAR,), INT8, in_profile(INT8, 1), operators=both).nodes[0].runs == "int8"
+
+
+def test_an_attention_fused_in_one_profile_alone_is_not_a_fused_attention() -> None:
+    split = tuple(in_profile(layer(name, "int8 int8"), 1) for name in ("scores", "context"))
+    coverage = covered((SCORES, CONTEXT), attention("int8 int8 int8"), *split)
+    assert [node.runs for node in coverage.nodes] == ["int8", "int8"]
+    assert (coverage.attentions_fused, coverage.attentions_int8) == (0, 0)
+    assert not any(node.fused_attention for node in coverage.nodes)
+    assert [(p.profile, p.attentions_fused, p.attentions_int8) for p in coverage.profiles] == [
+        ("short", 1, 1),
+        ("long", 0, 0),
+    ]
+
+
+def test_a_weight_that_is_computed_in_one_profile_is_reported() -> None:
+    loose = in_profile(layer("fc", "int8 int8"), 1)
+    assert covered((LINEAR,), INT8, loose).nodes[0].constant_weight is False
+
+
+def test_one_profile_alone_has_no_figures_of_its_own() -> None:
+    assert judged((LINEAR,), (INT8,)).profiles == ()

@@ -5,12 +5,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trt_int8.engine.evidence import (
+    UNKNOWN_PROFILE,
     EngineLayer,
     EngineTensor,
     LayerKind,
     data_type,
     layer_kind,
     onnx_nodes,
+    with_profiles,
 )
 
 
@@ -107,3 +109,32 @@ def test_operands_are_the_first_two_tensors_that_are_no_scale(
     inputs: str, constants: str, operands: list[str]
 ) -> None:
     assert [tensor.name for tensor in _gemm(inputs, constants).operands] == operands
+
+
+def _layer(name: str, *inputs: str) -> EngineLayer:
+    return EngineLayer(name, "gemm", tuple(EngineTensor(i, "int8") for i in inputs), (), (), ())
+
+
+def test_kernels_run_in_the_profile_that_any_kernel_of_their_graph_names() -> None:
+    layers = [
+        _layer("_gemm_mha_v2_myl0_6"),
+        _layer("fc_U1_myl0_7"),
+        _layer("_gemm_mha_v2_myl1_6"),
+        _layer("fc [profile 1]_U1_myl1_7"),
+        _layer("_gemm_mha_v2_myl2_6", "__mye9fc [profile 2]_alpha"),
+    ]
+    assert [layer.profile for layer in with_profiles(layers)] == [0, 0, 1, 1, 2]
+
+
+def test_a_graph_that_names_two_profiles_is_of_none() -> None:
+    layers = [_layer("a [profile 1]_myl3_0"), _layer("b [profile 2]_myl3_1"), _layer("c_myl4_0")]
+    assert [layer.profile for layer in with_profiles(layers)] == [UNKNOWN_PROFILE] * 2 + [0]
+
+
+def test_two_graphs_of_one_profile_are_both_in_it() -> None:
+    layers = [_layer("a_myl0_0"), _layer("b_myl1_0"), _layer("plugin")]
+    assert [layer.profile for layer in with_profiles(layers)] == [0, 0, 0]
+
+
+def test_the_profile_in_a_node_name_is_not_part_of_it() -> None:
+    assert onnx_nodes("[ONNX Layer: fc [profile 1]][ONNX Layer: fc]") == ("fc",)

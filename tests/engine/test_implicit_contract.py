@@ -91,7 +91,7 @@ def build(
         "engine_path": "e",
         "evidence_path": "l",
         "sm": None,
-        "shapes": [{"name": name, **shape} for name in ("ids", "mask")],
+        "profiles": [[{"name": name, **shape} for name in ("ids", "mask")]],
         "implicit": {
             "calibrator": calibrator,
             "cache_path": str(folder / "calib.cache"),

@@ -196,3 +196,31 @@ def test_int8_traits_of_another_kernel_do_not_count(tmp_path: Path) -> None:
     body = attention(("Turing_imma_int8_int32",) * 2).replace(f"fqn={KERNEL}", "fqn=_gemm_mha_x")
     (operator,) = read_plan(written(tmp_path, plan(body))).operators
     assert operator.int8_bmms is False
+
+
+def graph(tensors: str, operators: str) -> str:
+    return f"{tensors}\nmain {{\n label bb1:\n{operators}}}\nshape_main {{\n}}\n"
+
+
+def test_each_profile_has_tensors_of_its_own(tmp_path: Path) -> None:
+    second = gemm("a w").replace('name="g"', 'name="g [profile 1]_U3"')
+    body = graph(tensor("a", "int8") + tensor("w", "int8"), gemm("a w"))
+    body += graph(tensor("a", "half") + tensor("w", "half"), second)
+    operators = read_plan(written(tmp_path, plan(body))).operators
+    assert [(o.profile, o.operands) for o in operators] == [
+        (0, ("int8", "int8")),
+        (1, ("half", "half")),
+    ]
+
+
+def test_an_attention_kernel_is_in_the_profile_of_its_graph(tmp_path: Path) -> None:
+    trait = "Turing_imma_int8_int32"
+    named = gemm("a w").replace('name="g"', 'name="g [profile 2]_U3"')
+    body = graph(tensor("a", "int8"), gemm("a w")) + graph("", named + attention((trait, trait)))
+    assert [o.profile for o in read_plan(written(tmp_path, plan(body))).operators] == [0, 2, 2]
+
+
+def test_a_graph_that_names_two_profiles_is_of_none(tmp_path: Path) -> None:
+    names = [gemm("a w").replace('name="g"', f'name="g [profile {n}]_U3"') for n in (1, 2)]
+    body = graph(tensor("a", "int8"), "".join(names))
+    assert [o.profile for o in read_plan(written(tmp_path, plan(body))).operators] == [-1, -1]

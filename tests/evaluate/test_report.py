@@ -12,8 +12,9 @@ import pytest
 from trt_int8.evaluate.report import ReportData, grid, short_name, write_report
 from trt_int8.spec.accuracy import AccuracyReport, OutputError, PairAccuracy
 from trt_int8.spec.build import BuildResult, Flavour
-from trt_int8.spec.coverage import EngineCoverage, NodeCoverage
+from trt_int8.spec.coverage import EngineCoverage, NodeCoverage, ProfileCoverage
 from trt_int8.spec.manifest import Verdict
+from trt_int8.spec.overflow import Overflow
 from trt_int8.spec.ranges import RangeTable, TensorRange
 from trt_int8.spec.recipe import Recipe
 
@@ -273,3 +274,25 @@ def test_each_engine_has_a_caption_with_its_own_numbers(tmp_path: Path) -> None:
 )
 def test_a_short_name_is_the_last_two_telling_parts(name: str, short: str) -> None:
     assert short_name(name) == short
+
+
+def test_each_profile_is_shown_under_its_engine(tmp_path: Path) -> None:
+    part = ProfileCoverage(profile="seq 385-512", int8=1, attentions_fused=0, attentions_int8=0)
+    several = engine(node("layer.0.q")).model_copy(update={"profiles": (part, part)})
+    text = page(tmp_path, coverage=(several,))
+    assert text.count("seq 385-512</td>") == 2
+    assert "Each optimization profile has kernels of its own" in text
+    assert "Each optimization profile" not in page(tmp_path)
+
+
+def test_what_the_build_decided_is_shown(tmp_path: Path) -> None:
+    assert "<li>split &lt;here&gt;</li>" in page(tmp_path, notes=("split <here>",))
+    assert "Decided by the build" not in page(tmp_path)
+
+
+def test_tensors_kept_out_of_float16_are_listed(tmp_path: Path) -> None:
+    found = Overflow(tensor="big.one", peak=2e5, float_nodes=("add",), scaled_nodes=("fc",))
+    text = page(tmp_path, overflow=(found,))
+    for shown in ("Kept out of float16", "big.one", "2e+05", "<td>add</td>", "<td>fc</td>"):
+        assert shown in text
+    assert "Kept out of float16" not in page(tmp_path)

@@ -7,6 +7,8 @@ from onnx import TensorProto
 
 from tests.graph.test_half import run_half, twin, type_of
 from tests.support.onnx_tiny import Tiny, noise, run_ort
+from trt_int8.graph.half import to_half
+from trt_int8.graph.normalize import normalize
 
 
 def layer_norm_from_primitives() -> Tiny:
@@ -83,3 +85,22 @@ def test_arithmetic_behind_quantizers_and_normalizations_stays_in_half() -> None
     assert {type_of(half, n.output[0]) for n in own} == {TensorProto.FLOAT16}
     assert {n.op_type for n in own} == {"MatMul", "Erf", "Div", "Mul", "Add", "Softmax",
                                         "LayerNormalization"}  # fmt: skip
+
+
+def test_a_square_by_multiplication_is_made_in_float32() -> None:
+    tiny = Tiny()
+    squares = tiny.op("Mul", "x", "x")
+    root = tiny.op("Sqrt", tiny.op("ReduceMean", squares, axes=[1]))
+    tiny.op("Div", "x", root, out="y")
+    model, half = twin(tiny)
+    x = noise(3, 7) * 900
+    np.testing.assert_allclose(run_half(half, {"x": x})[0], run_ort(model, {"x": x})[0], atol=0.01)
+
+
+def test_a_tanh_gelu_runs_in_float32_and_an_erf_one_in_half() -> None:
+    for approximate, wanted in (("tanh", TensorProto.FLOAT), ("none", TensorProto.FLOAT16)):
+        tiny = Tiny()
+        gelu = tiny.op("Gelu", "x", out="g", approximate=approximate)
+        tiny.op("Relu", gelu, out="y")
+        half = to_half(normalize(tiny.build({"x": [3, 7]}, {"y": [3, 7]}, opset=20)))
+        assert type_of(half, "g") == wanted

@@ -162,10 +162,10 @@ def test_a_weight_that_is_no_float32_matrix_is_refused_by_the_name_of_its_node()
 def test_codes_that_are_changed_between_q_and_dq_cannot_be_stripped() -> None:
     tiny = Tiny()
     params = [tiny.const("s", 0.02), tiny.const("z", np.int8(0))]
-    turned = tiny.op("Transpose", tiny.op("QuantizeLinear", "x", *params, name="first"))
-    tiny.op("DequantizeLinear", turned, *params, out="y")
+    changed = tiny.op("Neg", tiny.op("QuantizeLinear", "x", *params, name="first"))
+    tiny.op("DequantizeLinear", changed, *params, out="y")
     with pytest.raises(GraphError, match=r"'first' .* is not half of a Q/DQ pair"):
-        strip_qdq(tiny.build({"x": [3, K]}, {"y": [K, 3]}))
+        strip_qdq(tiny.build({"x": [3, K]}, {"y": [3, K]}))
 
 
 def test_an_int32_bias_is_stripped_to_float() -> None:

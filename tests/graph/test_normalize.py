@@ -175,6 +175,31 @@ def test_a_pair_that_something_else_reads_too_stays() -> None:
     np.testing.assert_array_equal(run_ort(normal, feeds)[0], run_ort(model, feeds)[0])
 
 
+@pytest.mark.parametrize("paired", [False, True])
+def test_two_transposes_become_one_in_front_of_the_pair_between_them(paired: bool) -> None:
+    tiny = Tiny()
+    turned = tiny.op("Transpose", "x", perm=[1, 2, 0])
+    between = tiny.pair(turned, 0.03) if paired else turned
+    tiny.op("Relu", tiny.op("Transpose", between, perm=[2, 1, 0]), out="y")
+    model, feeds = tiny.build({"x": [2, 3, K]}, {"y": [2, K, 3]}), {"x": noise(2, 3, K)}
+    normal = normalize(model)
+    kinds = [node.op_type for node in normal.graph.node]
+    pair = ["QuantizeLinear", "DequantizeLinear"] if paired else []
+    assert kinds == ["Transpose", *pair, "Relu"]
+    np.testing.assert_array_equal(run_ort(normal, feeds)[0], run_ort(model, feeds)[0])
+
+
+def test_a_transpose_that_something_else_reads_too_stays() -> None:
+    tiny = Tiny()
+    turned = tiny.op("Transpose", "x", perm=[1, 0])
+    again = tiny.op("Transpose", tiny.pair(turned, 0.03), perm=[1, 0])
+    tiny.op("MatMul", again, turned, out="y")
+    model, feeds = tiny.build({"x": [3, K]}, {"y": [3, 3]}), {"x": noise(3, K)}
+    normal = normalize(model)
+    assert count(normal, "Transpose") == 2
+    np.testing.assert_array_equal(run_ort(normal, feeds)[0], run_ort(model, feeds)[0])
+
+
 def test_equal_pairs_on_one_tensor_are_shared() -> None:
     tiny = Tiny()
     left, right = tiny.pair("x", 0.03), tiny.pair("x", 0.03)

@@ -103,7 +103,7 @@ def test_a_dequantizer_of_int8_codes_needs_no_zero_point() -> None:
 
 def test_a_dequantizer_of_uint8_codes_is_refused_without_a_zero_point_too() -> None:
     tiny = Tiny()
-    codes = tiny.const("w", np.ones((5, 2), np.uint8))
+    codes = tiny.const("w", np.full((5, 2), 200, np.uint8))
     real = tiny.op("DequantizeLinear", codes, tiny.const("s", 0.02), name="dequant")
     tiny.op("MatMul", "x", real, out="y")
     with pytest.raises(GraphError, match=r"'dequant' .* is uint8; wanted int8"):

@@ -106,7 +106,7 @@ def test_two_runs_give_the_same_engines_and_onnx_files(built: Built, tmp_path: P
     assert digests(tmp_path / "again", ".engine", ".onnx") == first
 
 
-def test_a_linear_only_recipe_misses_the_default_policy_by_name(
+def test_a_linear_only_recipe_meets_the_default_policy_with_its_linears(
     tiny_inputs: Path, tmp_path: Path
 ) -> None:
     options = tiny_options(
@@ -117,10 +117,10 @@ def test_a_linear_only_recipe_misses_the_default_policy_by_name(
     )
     outcome = run_build(options, SilentReporter())
     assert outcome.coverage[0].int8_count == 12
-    (failure,) = outcome.manifest.verdict.failures
-    assert "12 of 16 matmuls run INT8 on SM75" in failure
-    assert "layer.0/attention/self/MatMul," in failure
-    assert outcome.manifest.verdict.recommended == "fp16"
+    left = [node.role for node in outcome.coverage[0].nodes if node.left_float]
+    assert left == ["attention"] * 4
+    assert outcome.manifest.verdict.failures == ()
+    assert outcome.manifest.verdict.recommended == "int8"
     assert (tmp_path / "linear" / "sm75" / "fp16.engine").is_file()
 
 

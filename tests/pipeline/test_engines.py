@@ -23,11 +23,11 @@ def test_an_engine_that_names_another_target_is_refused(built: Built, tmp_path: 
         engine_path=str(built.outcome.bundle / "sm75" / "int8.engine"),
         evidence_path=str(evidence),
         sm=80,
-        shapes=(),
+        profiles=(),
     )
     result = BuildResult(tensorrt_version="1.7.1.116", engine_bytes=1, build_seconds=1)
     with pytest.raises(CoverageError, match=r"the engine for SM80 says it is for SM \(75,\)"):
-        engines._coverage((), request, result, "int8")
+        engines._coverage((), engines._Built(request, result, ("",)), "int8")
 
 
 def test_engines_are_labelled_by_target_and_precision() -> None:

@@ -19,6 +19,7 @@ from trt_int8.pipeline.build import run_build
 from trt_int8.pipeline.data import PreparedModel
 from trt_int8.pipeline.implicit import batches_at_opt, write_implicit
 from trt_int8.pipeline.prepare import prepare
+from trt_int8.pipeline.profiles import ChosenProfiles
 from trt_int8.pipeline.progress import SilentReporter
 from trt_int8.spec.build import Flavour
 from trt_int8.spec.shapes import InputShape
@@ -105,7 +106,7 @@ def test_tensorrt_gets_the_float_graph_for_int8_only(
         work=work,
         flavour=Flavour.TENSORRT,
         sms=(None,),
-        shapes=prepared.shapes,
+        profiles=ChosenProfiles((prepared.shapes,), ("",)),
         jobs=1,
         timing_cache=None,
         plugins=(),

@@ -8,6 +8,7 @@ import onnx
 import pytest
 
 from tests.pipeline.conftest import Built, tiny_options
+from tests.support.onnx_tiny import Tiny
 from tests.support.tiny_folder import write_tokenizer
 from trt_int8.errors import GraphError, ModelError
 from trt_int8.graph.export import export_float
@@ -77,13 +78,21 @@ def test_a_cut_file_is_refused(float_file: Path, tmp_path: Path) -> None:
         load_onnx(cut)
 
 
-def test_an_old_opset_is_refused(float_file: Path, tmp_path: Path) -> None:
+def test_an_old_opset_is_converted(tmp_path: Path) -> None:
+    tiny = Tiny()
+    tiny.op("Squeeze", tiny.op("Unsqueeze", "x", axes=[0]), axes=[0], out="y")
+    onnx.save(tiny.build({"x": [3, 5]}, {"y": [3, 5]}, opset=11), str(tmp_path / "old.onnx"))
+    assert load_onnx(tmp_path / "old.onnx").opset_import[0].version == 13
+
+
+def test_an_old_opset_that_cannot_be_converted_is_refused(float_file: Path, tmp_path: Path) -> None:
     model = onnx.load(str(float_file))
+    model.opset_import[0].version = 7
     del model.graph.node[:]
+    model.graph.node.append(onnx.helper.make_node("NoSuchOperator", ["input_ids"], ["y"]))
     del model.graph.output[:]
-    model.opset_import[0].version = 12
     onnx.save(model, str(tmp_path / "old.onnx"))
-    with pytest.raises(GraphError, match="uses opset 12; wanted opset 13 or newer"):
+    with pytest.raises((GraphError, ModelError), match=r"opset 13 or newer|is not a valid ONNX"):
         load_onnx(tmp_path / "old.onnx")
 
 
@@ -101,7 +110,21 @@ def test_a_file_without_a_tokenizer_is_refused(
 def test_the_fp16_twin_of_a_bundle_is_no_input(
     tiny_inputs: Path, built: Built, tmp_path: Path
 ) -> None:
-    twin = str(built.outcome.bundle / "model.int8.onnx")
+    twin = str(built.outcome.bundle / "model.fp16.onnx")
     options = tiny_options(tiny_inputs, model=twin, out=tmp_path / "bundle")
     with pytest.raises(GraphError, match="holds float16 or bfloat16 tensors"):
         run_build(options, SilentReporter())
+
+
+def test_a_qdq_file_in_half_precision_is_taken(
+    tiny_inputs: Path, built: Built, tmp_path: Path
+) -> None:
+    options = tiny_options(
+        tiny_inputs,
+        model=str(built.outcome.bundle / "model.int8.onnx"),
+        tokenizer=tiny_inputs / "bert",
+        out=tmp_path / "bundle",
+        targets=parse_targets("t4"),
+    )
+    outcome = run_build(options, SilentReporter())
+    assert (outcome.coverage[0].int8_count, outcome.coverage[0].attentions_int8) == (16, 2)

@@ -10,21 +10,14 @@ import pytest
 from onnx import TensorProto, helper
 
 from tests.support.onnx_tiny import Tiny, noise
-from trt_int8.errors import GraphError, ModelError
-from trt_int8.pipeline.onnx_entrance import check_axes, load_onnx, token_inputs
+from trt_int8.errors import CalibrationError, GraphError
+from trt_int8.model.inputs import ModelInput, graph_inputs
+from trt_int8.pipeline.onnx_entrance import check_text_inputs, load_onnx
 
 
 def saved(model: onnx.ModelProto, folder: Path) -> Path:
     onnx.save(model, str(folder / "model.onnx"))
     return folder / "model.onnx"
-
-
-def token_model(kind: int) -> onnx.ModelProto:
-    tiny = Tiny()
-    tiny.op("Gather", tiny.const("table", noise(9, 4)), "input_ids", out="y")
-    model = tiny.build({}, {"y": [2, 4]})
-    model.graph.input.append(helper.make_tensor_value_info("input_ids", kind, [2]))
-    return model
 
 
 def test_weights_stored_as_float16_behind_a_cast_are_taken(tmp_path: Path) -> None:
@@ -43,29 +36,38 @@ def test_a_model_that_computes_in_float16_is_refused(tmp_path: Path) -> None:
         load_onnx(saved(tiny.build({"x": [3, 4]}, {"y": [3, 4]}), tmp_path))
 
 
-def test_int64_inputs_are_the_inputs_of_a_tokenizer() -> None:
-    assert token_inputs(token_model(TensorProto.INT64), Path("model.onnx")) == ("input_ids",)
+def check(dtype: str, *axes: int | str | None) -> None:
+    check_text_inputs((ModelInput("ids", dtype, axes),), Path("model.onnx"))
+
+
+def test_int64_inputs_of_two_dynamic_axes_take_texts_whatever_they_are_called() -> None:
+    check("int64", "n", None)
 
 
 @pytest.mark.parametrize(
-    ("kind", "name"), [(TensorProto.INT32, "int32"), (TensorProto.FLOAT, "float")]
+    ("dtype", "axes", "wanted"),
+    [
+        ("int32", ("n", "s"), r"ids int32 \[samples, s\]"),
+        ("float32", ("n", "s"), r"ids float32 \[samples, s\]"),
+        ("int64", ("n", "s", 4), r"ids int64 \[samples, s, 4\]"),
+        ("int64", (1, "s"), r"ids int64 \[samples, s\]"),
+        ("int64", ("n", 128), r"ids int64 \[samples, 128\]"),
+        ("int64", ("n",), r"ids int64 \[samples\]"),
+    ],
 )
-def test_other_inputs_are_refused_by_name_and_type(kind: int, name: str) -> None:
-    with pytest.raises(ModelError, match=f"'input_ids' of 'model.onnx' is {name}; wanted int64"):
-        token_inputs(token_model(kind), Path("model.onnx"))
+def test_other_inputs_take_arrays_and_the_error_says_which(
+    dtype: str, axes: tuple[int | str, ...], wanted: str
+) -> None:
+    todo = r"np\.savez\('calib\.npz', ids=\.\.\.\)"
+    with pytest.raises(CalibrationError, match=rf"wanted --calib FILE.npz with {wanted}.*{todo}"):
+        check(dtype, *axes)
 
 
-@pytest.mark.parametrize("axes", [[1, "sequence"], ["batch", 128], [1, 128], ["batch"]])
-def test_fixed_input_sizes_are_refused(axes: list[int | str]) -> None:
-    model = token_model(TensorProto.INT64)
-    model.graph.input.pop()
-    model.graph.input.append(helper.make_tensor_value_info("input_ids", TensorProto.INT64, axes))
-    with pytest.raises(GraphError, match="wanted two dynamic axes, batch and sequence"):
-        check_axes(model, Path("model.onnx"))
-
-
-def test_dynamic_axes_pass_whatever_they_are_called() -> None:
-    model = token_model(TensorProto.INT64)
-    model.graph.input.pop()
-    model.graph.input.append(helper.make_tensor_value_info("ids", TensorProto.INT64, ["n", None]))
-    check_axes(model, Path("model.onnx"))
+def test_the_inputs_of_a_graph_have_the_types_and_axes_of_the_file() -> None:
+    tiny = Tiny()
+    tiny.op("Neg", "x", out="y")
+    model = tiny.build({"x": ["batch", 3, ""]}, {"y": ["batch", 3, ""]})
+    model.graph.input.append(helper.make_tensor_value_info("flag", TensorProto.BOOL, [2]))
+    x, flag = graph_inputs(model)
+    assert (x.dtype, x.axes) == ("float32", ("batch", 3, None))
+    assert (flag.dtype, flag.axes) == ("bool", (2,))

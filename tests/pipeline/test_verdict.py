@@ -9,7 +9,7 @@ import pytest
 from trt_int8.pipeline.verdict import judge
 from trt_int8.spec.accuracy import AccuracyReport, OutputError, PairAccuracy
 from trt_int8.spec.build import Precision
-from trt_int8.spec.coverage import EngineCoverage, NodeCoverage, Role, Runs
+from trt_int8.spec.coverage import EngineCoverage, NodeCoverage, ProfileCoverage, Role, Runs
 from trt_int8.spec.manifest import Policy
 
 
@@ -50,6 +50,26 @@ def accuracy(cosine: float) -> AccuracyReport:
         for m, r in (("fp16", "fp32"), ("int8", "fp32"), ("int8", "fp16"))
     )
     return AccuracyReport(primary_output="y", samples=1, pairs=pairs, cosines=(cosine,))
+
+
+def left(name: str) -> NodeCoverage:
+    return node(name, "float").model_copy(update={"wanted_int8": False, "left_float": True})
+
+
+def test_what_is_left_in_float_on_purpose_is_not_counted() -> None:
+    verdict = judge(Policy(), [engine(node("a", "int8"), left("b"))], accuracy(1.0))
+    assert verdict.failures == ()
+
+
+def test_a_failure_tells_how_many_are_left_in_float_on_purpose() -> None:
+    nodes = (node("a", "int8"), node("b", "float", reason="why"), left("c"))
+    (failure,) = judge(Policy(), [engine(*nodes)], accuracy(1.0)).failures
+    assert "1 of 2 matmuls run INT8 on SM75 (1 more are left in float on purpose)" in failure
+
+
+def test_an_engine_without_any_int8_matmul_fails() -> None:
+    (failure,) = judge(Policy(), [engine(left("a"))], accuracy(1.0)).failures
+    assert failure == "no matmul runs INT8 on SM75: all are left in float on purpose"
 
 
 @pytest.mark.parametrize("runs", ["float", "unmapped", "disputed"])
@@ -122,3 +142,31 @@ def test_an_int8_gemm_that_writes_half_is_a_warning_fused_attention_is_not() -> 
     verdict = judge(Policy(min_coverage=0.5), [engine(half, fused, floats)], accuracy(1.0))
     (warning,) = verdict.warnings
     assert warning.endswith("which the raw accumulator may overflow: risky")
+
+
+def parts(**fused: int) -> tuple[ProfileCoverage, ...]:
+    return tuple(
+        ProfileCoverage(profile=name, int8=1, attentions_fused=count, attentions_int8=0)
+        for name, count in fused.items()
+    )
+
+
+def test_only_the_profile_that_splits_attention_is_warned_of() -> None:
+    engines = [
+        engine(node("a", "int8"), fused=0).model_copy(update={"profiles": parts(short=2, long=0)}),
+        engine(node("a", "float"), precision="fp16", fused=2).model_copy(
+            update={"profiles": parts(short=2, long=2)}
+        ),
+    ]
+    (warning,) = judge(Policy(), engines, accuracy(1.0)).warnings
+    assert warning.startswith("SM75, profile long: 0 of 2 attentions are one kernel in INT8, 2 in")
+
+
+def test_what_the_plan_left_out_is_a_warning() -> None:
+    verdict = judge(Policy(), [engine(node("a", "int8"))], accuracy(1.0), ("left out",))
+    assert (verdict.warnings, verdict.recommended) == (("left out",), "int8")
+
+
+def test_an_int8_bmm_that_writes_half_applies_its_one_scale_first() -> None:
+    bmm = node("bmm", "int8", "attention").model_copy(update={"output": "half"})
+    assert judge(Policy(), [engine(bmm)], accuracy(1.0)).warnings == ()

@@ -14,7 +14,7 @@ def test_a_request_survives_the_way_to_the_worker() -> None:
         engine_path="e",
         evidence_path="l",
         sm=None,
-        shapes=(InputShape(name="ids", min=(1, 3), opt=(2, 5), max=(7, 11)),),
+        profiles=((InputShape(name="ids", min=(1, 3), opt=(2, 5), max=(7, 11)),),),
         timing_cache=None,
         plugin_libraries=("libodd.so",),
     )
@@ -33,7 +33,7 @@ def test_implicit_int8_survives_the_way_to_the_build_process() -> None:
         engine_path="m.engine",
         evidence_path="m.json",
         sm=None,
-        shapes=(),
+        profiles=(),
         implicit=implicit,
     )
     assert BuildRequest.model_validate_json(request.model_dump_json()).implicit == implicit

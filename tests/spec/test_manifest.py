@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 from pydantic import ValidationError
 
@@ -20,7 +22,7 @@ def manifest() -> Manifest:
             EngineEntry(path="sm75/int8.engine", sm=75, precision="int8"),
             EngineEntry(path="local/fp16.engine", sm=None, precision="fp16"),
         ),
-        shapes=(InputShape(name="ids", min=(1, 3), opt=(2, 5), max=(7, 11)),),
+        profiles=((InputShape(name="ids", min=(1, 3), opt=(2, 5), max=(7, 11)),),),
         recipe=Recipe(keep=("a*",)),
         policy=Policy(min_coverage=0.5),
         verdict=Verdict(recommended="fp16", failures=("too far",)),
@@ -41,7 +43,7 @@ def test_the_order_of_the_files_does_not_change_the_bytes() -> None:
 
 
 def test_the_format_stands_in_the_file() -> None:
-    assert '"format": "trt_int8-bundle-1"' in manifest().to_json()
+    assert '"format": "trt_int8-bundle-2"' in manifest().to_json()
 
 
 def test_the_default_policy_asks_for_full_coverage() -> None:
@@ -51,4 +53,18 @@ def test_the_default_policy_asks_for_full_coverage() -> None:
 def test_a_manifest_with_an_unknown_precision_is_refused() -> None:
     text = manifest().to_json().replace('"fp16"', '"fp8"')
     with pytest.raises(ValidationError, match="precision"):
+        Manifest.model_validate_json(text)
+
+
+def test_a_manifest_of_format_1_is_read_as_one_profile() -> None:
+    fields = json.loads(manifest().to_json())
+    shapes = fields.pop("profiles")[0]
+    del fields["notes"], fields["overflow"]
+    old = json.dumps({**fields, "format": "trt_int8-bundle-1", "shapes": shapes})
+    assert Manifest.model_validate_json(old) == manifest()
+
+
+def test_a_manifest_of_format_1_without_shapes_is_refused() -> None:
+    text = manifest().to_json().replace("bundle-2", "bundle-1")
+    with pytest.raises(ValidationError, match="format"):
         Manifest.model_validate_json(text)

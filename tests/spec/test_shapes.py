@@ -149,3 +149,71 @@ def test_a_profile_finds_an_axis_by_any_spelling() -> None:
     profile = ShapeProfile(dims={"seq": DimRange(min=1, opt=2, max=3)})
     assert profile.of("sequence_length") == profile.dims["seq"]
     assert profile.of("rows") is None
+
+
+def seqs(shapes: ShapeProfile) -> list[str]:
+    return [str(each.dims["seq"]) for each in shapes.profiles()]
+
+
+def test_a_bar_in_an_axis_gives_one_profile_per_range() -> None:
+    shapes = parse_shapes("batch=1:3:7,seq=5:11:13|14:20:21")
+    assert seqs(shapes) == ["5:11:13", "14:20:21"]
+    assert {str(each.dims["batch"]) for each in shapes.profiles()} == {"1:3:7"}
+
+
+def test_shapes_given_again_are_one_profile_more() -> None:
+    shapes = parse_shapes("batch=1:3:7,seq=5:11:13", "batch=1,seq=14:20:21")
+    assert [str(each) for each in shapes.profiles()] == [
+        "batch=1:3:7,seq=5:11:13",
+        "batch=1:1:1,seq=14:20:21",
+    ]
+
+
+def test_two_axes_with_bars_are_combined_each_with_each() -> None:
+    shapes = parse_shapes("batch=1|8,seq=5|9")
+    assert [str(p) for p in shapes.profiles()] == [
+        f"batch={b}:{b}:{b},seq={s}:{s}:{s}" for b in (1, 8) for s in (5, 9)
+    ]
+
+
+def test_the_sizes_of_several_profiles_lie_in_the_range_around_them() -> None:
+    assert str(parse_shapes("seq=5:11:13|2:3:4|14:20:21").dims["seq"]) == "2:11:21"
+
+
+def test_one_range_alone_is_one_profile_without_parts() -> None:
+    assert parse_shapes("seq=5:11:13").parts == ()
+    assert len(parse_shapes("seq=5:11:13").profiles()) == 1
+
+
+@settings(max_examples=30)
+@given(st.lists(st.lists(st.integers(1, 999), min_size=3, max_size=3), min_size=1, max_size=9))
+def test_several_profiles_survive_printing_and_reading(drawn: list[list[int]]) -> None:
+    ranges = list(dict.fromkeys(":".join(map(str, sorted(sizes))) for sizes in drawn))
+    shapes = parse_shapes("batch=1,seq=" + "|".join(ranges))
+    assert seqs(shapes) == ranges
+    assert parse_shapes(*str(shapes).split()) == shapes
+
+
+@pytest.mark.parametrize(
+    ("texts", "match"),
+    [
+        (("seq=5:11:13|",), "--shapes item 'seq=5:11:13|'"),
+        (("seq=5|5:5:5",), "profile 2 of --shapes is there twice"),
+        (("seq=5", "seq=6", "seq=5"), "profile 3 of --shapes is there twice"),
+        (("batch=1,seq=5", "seq=6"), r"profile 2 .* axes \['seq'\], the first \['batch', 'seq'\]"),
+        (("seq=" + "|".join(map(str, range(1, 18))),), "asks for 17 profiles; wanted at most 16"),
+        (
+            ("a=1|2|3|4|5,b=1|2|3|4|5,c=" + "|".join(map(str, range(1, 99))),),
+            "asks for 2450 profiles",
+        ),
+    ],
+)
+def test_profiles_that_cannot_be_built_are_refused(texts: tuple[str, ...], match: str) -> None:
+    with pytest.raises(ShapeError, match=match.replace("|'", r"\|'")):
+        parse_shapes(*texts)
+
+
+def test_a_limit_cuts_profiles_and_drops_those_above_it() -> None:
+    cut = parse_shapes("seq=5:11:13|14:20:21|22:23:24").with_limit("seq", 20)
+    assert seqs(cut) == ["5:11:13", "14:20:20"]
+    assert str(cut.dims["seq"]) == "5:11:20"

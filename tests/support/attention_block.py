@@ -26,7 +26,7 @@ def request_for(onnx_path: Path, sm: int | None, flavour: Flavour = Flavour.RTX)
         engine_path=str(onnx_path.with_name(f"{stem}.engine")),
         evidence_path=str(onnx_path.with_name(f"{stem}.layers")),
         sm=sm,
-        shapes=selftest.SHAPES,
+        profiles=(selftest.SHAPES,),
     )
 
 

@@ -26,7 +26,7 @@ def manifest_of(folder: Path) -> Manifest:
         flavour=Flavour.RTX,
         tensorrt_version="1",
         engines=(),
-        shapes=(),
+        profiles=(),
         recipe=Recipe(),
         policy=Policy(),
         verdict=Verdict(recommended="int8", failures=()),

@@ -125,7 +125,7 @@ def build(trt: Any, request: dict[str, Any], input_type: str, nbytes: int) -> di
     """
     importlib.import_module("polygraphy.cuda.cuda").__dict__["G_CUDA"] = HostCuda()
     fake = FakeTensorRT()
-    names = [shape["name"] for shape in request["shapes"]]
+    names = [shape["name"] for shape in request["profiles"][0]]
     fake.inputs = {name: getattr(trt, input_type) for name in names}
     for name in ("IInt8EntropyCalibrator2", "IInt8MinMaxCalibrator", "nptype"):
         setattr(fake, name, getattr(trt, name))

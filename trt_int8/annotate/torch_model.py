@@ -13,11 +13,13 @@ from pytorch_quantization.tensor_quant import QuantDescriptor
 from torch import Tensor, nn
 
 from trt_int8.annotate.attention import QUANTIZERS, AttentionSites, attention_modules
+from trt_int8.annotate.guard import AttentionGuard
+from trt_int8.annotate.head_dims import attention_head_dims
 from trt_int8.annotate.keep import check_keep
 from trt_int8.errors import RecipeError
 from trt_int8.numerics import channel_amax
 from trt_int8.spec.recipe import Recipe
-from trt_int8.spec.rules import ATTENTION_SITES, is_kept, is_too_small
+from trt_int8.spec.rules import ATTENTION_SITES, KEPT, PlacementNote, is_kept, is_too_small
 
 
 @dataclass(frozen=True)
@@ -27,10 +29,12 @@ class AnnotatedModel:
     Attributes:
         activations: by site name, for example `encoder.layer.0.output.dense.input`.
         weights: by module name; per output channel.
+        notes: Linears and attentions that stay FP16 although the recipe has them, and why.
     """
 
     activations: dict[str, TensorQuantizer]
     weights: dict[str, QuantLinear]
+    notes: tuple[PlacementNote, ...] = ()
 
     def enable(self, *, quantize: bool, collect: bool = False) -> None:
         """Switch all quantizers: `collect` statistics and/or `quantize`."""
@@ -41,13 +45,20 @@ class AnnotatedModel:
                 _switch(linear.weight_quantizer, quantize=quantize, collect=False)
 
 
-def annotate(model: nn.Module, probe: tuple[Tensor, ...], recipe: Recipe) -> AnnotatedModel:
+def annotate(
+    model: nn.Module,
+    probe: tuple[Tensor, ...],
+    recipe: Recipe,
+    guard: AttentionGuard | None = None,
+) -> AnnotatedModel:
     """Insert quantizers in place, all switched off.
 
     Args:
         model: called with `probe` once, to see which modules compute attention.
         probe: inputs for one forward pass.
-        recipe: what to quantize.
+        recipe: what to quantize; the switches that need a graph are not looked at.
+        guard: targets and lengths; an attention that no fused INT8 kernel serves stays FP16. None
+            to quantize every attention.
 
     Raises:
         RecipeError: no tensor of the model matches the recipe, or a `keep` pattern matches no
@@ -58,6 +69,10 @@ def annotate(model: nn.Module, probe: tuple[Tensor, ...], recipe: Recipe) -> Ann
     linears, attentions = _linears(model), attention_modules(model, probe, model)
     names = [name for found in linears.values() for name in found]
     check_keep(recipe, names + [name for name, _ in attentions])
+    refused: dict[str, str] = {}
+    if guard is not None and recipe.attention:
+        sizes = attention_head_dims(model, probe, attentions)
+        refused = {name: why for name, dims in sizes.items() if (why := guard.refusal(dims))}
     with silent_absl():
         for linear, found in linears.items() if recipe.linear else ():
             if _is_chosen(linear, found, recipe):
@@ -67,17 +82,25 @@ def annotate(model: nn.Module, probe: tuple[Tensor, ...], recipe: Recipe) -> Ann
                 activations[f"{found[0]}.input"] = quantized.input_quantizer
                 weights[found[0]] = quantized
         for name, module in attentions if recipe.attention else ():
-            if not is_kept(name, recipe.keep):
+            if not is_kept(name, recipe.keep) and name not in refused:
                 sites = {s: _quantizer() for s in ATTENTION_SITES}
                 setattr(module, QUANTIZERS, AttentionSites(sites).eval())
                 activations |= {f"{name}.{site}": q for site, q in sites.items()}
+    quantizable = (names if recipe.linear else []) + [n for n, _ in attentions if recipe.attention]
+    kept = [name for name in quantizable if is_kept(name, recipe.keep)]
+    notes = [PlacementNote(node=name, rule="keep", reason=KEPT) for name in kept] + [
+        PlacementNote(node=name, rule="attention-limits", reason=why)
+        for name, why in refused.items()
+        if name not in kept
+    ]
     if not activations:
+        why = f" ({notes[0].node!r}: {notes[0].reason})" if notes else ""
         raise RecipeError(
-            f"recipe {recipe.name!r} matches no layer of {type(model).__name__}",
+            f"recipe {recipe.name!r} matches no layer of {type(model).__name__}{why}",
             wanted="at least one Linear or attention to quantize",
             todo="check 'keep' and the recipe's switches",
         )
-    annotated = AnnotatedModel(activations, weights)
+    annotated = AnnotatedModel(activations, weights, tuple(notes))
     annotated.enable(quantize=False)
     return annotated
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from trt_int8.calibrate.arrays import Batch
 from trt_int8.calibrate.statistics import Needs, TensorStatistics, Values, statistics_of
 from trt_int8.calibrate.texts import TokenArrays
 from trt_int8.calibrate.token_axes import PROBES, Padding, Shape, TokenAxes, batch_is_inner
-
-MASK_NAME = "attention_mask"
+from trt_int8.model.inputs import MASK_NAME
 
 Statistics = dict[str, TensorStatistics]
-NumberedBatches = Sequence[tuple[int, TokenArrays]]
+NumberedBatches = Sequence[tuple[int, Batch]]
 
 
 class Collector:
@@ -27,10 +27,15 @@ class Collector:
     `observe` its tensors.
     """
 
-    def __init__(self, needs: Needs) -> None:
-        """Start empty."""
+    def __init__(self, needs: Needs, axes: Callable[[Shape], TokenAxes] | None = None) -> None:
+        """Start empty.
+
+        Args:
+            needs: which statistics.
+            axes: tells the axes of a tensor by its shape, where there are no probes.
+        """
         self.statistics: Statistics = {}
-        self._needs = needs
+        self._needs, self._by_shape = needs, axes
         self._shapes: dict[str, list[Shape]] = {}
         self._inner: dict[str, tuple[int, ...]] = {}
         self._axes: dict[str, TokenAxes] = {}
@@ -85,6 +90,8 @@ class Collector:
         return axes.values(name, x, self._padding)
 
     def _axes_of(self, name: str, x: Tensor) -> TokenAxes:
+        if self._by_shape is not None:
+            return self._by_shape(tuple(x.shape))
         axes = self._axes.get(name)
         if axes is None:
             shapes = self.shapes_of(name)
@@ -161,9 +168,10 @@ def probe_batch(batch: TokenArrays, size: tuple[int, int]) -> TokenArrays:
     }
 
 
-def padding_mask(batch: TokenArrays) -> Tensor | None:
+def padding_mask(batch: Batch) -> Tensor | None:
     """Bool [B, S], False for padding; None if the batch has none."""
-    mask = batch.get(MASK_NAME)
-    if mask is None or bool(mask.all()):
+    mask = batch.get(MASK_NAME, batch.get(f"{MASK_NAME}:0"))
+    # A mask of more axes says who sees whom, not what is padding.
+    if mask is None or mask.ndim != 2 or bool(mask.all()):
         return None
     return torch.from_numpy(mask).to(torch.bool)

@@ -18,12 +18,13 @@ import torch
 from pytorch_quantization.nn.modules.tensor_quantizer import TensorQuantizer
 from torch import Tensor, nn
 
-from trt_int8.calibrate.collector import MASK_NAME, Collector, probe_batch
+from trt_int8.calibrate.collector import Collector, probe_batch
 from trt_int8.calibrate.estimate.choose import find_range
 from trt_int8.calibrate.statistics import Needs, TensorStatistics
 from trt_int8.calibrate.texts import TokenArrays
 from trt_int8.calibrate.token_axes import PROBES
 from trt_int8.errors import RecipeError
+from trt_int8.model.inputs import MASK_NAME
 from trt_int8.spec.methods import parse_method
 from trt_int8.spec.ranges import AffineRange
 

@@ -11,15 +11,10 @@ import onnx
 import onnxruntime
 import torch
 
-from trt_int8.calibrate.collector import (
-    Collector,
-    NumberedBatches,
-    Statistics,
-    padding_mask,
-    probe_batch,
-)
+from trt_int8.calibrate.arrays import Batch
+from trt_int8.calibrate.collector import Collector, NumberedBatches, Statistics, padding_mask
+from trt_int8.calibrate.input_sizes import InputSizes
 from trt_int8.calibrate.statistics import Needs
-from trt_int8.calibrate.texts import TokenArrays
 from trt_int8.calibrate.token_axes import PROBES, shape_after
 from trt_int8.errors import GraphError, first_line
 
@@ -45,8 +40,7 @@ class OnnxTensors:
         """Run the graph over the batches.
 
         Args:
-            batches: (number in the data set, int64 [B, S] arrays by input name); padding is left
-                out.
+            batches: (number in the data set, arrays by input name); padding is left out.
             needs: which statistics.
             advance: called after each batch.
 
@@ -54,28 +48,35 @@ class OnnxTensors:
             GraphError: ONNX Runtime cannot run the graph on these inputs.
             RangeError: a tensor holds NaN or infinity.
         """
-        collector = Collector(needs)
         with _named_errors():
             run = _Run(_session_with_outputs(self._model, self._tensors), self._tensors)
-        for number, size in enumerate(PROBES) if batches else ():
+        sizes = InputSizes(self._model)
+        collector = Collector(needs, None if sizes.can_probe else sizes.axes)
+        for number, size in enumerate(PROBES) if batches and sizes.can_probe else ():
             # A graph that cannot take such short inputs has tensors of unknown axes.
             with contextlib.suppress(GraphError):
-                for name, value in run(probe_batch(batches[0][1], size)):
+                for name, value in run(sizes.probe(batches[0][1], size)):
                     collector.probe(name, value, number)
         for number, batch in batches:
-            for part in self._parts(collector, batch):
+            for part in self._parts(collector, sizes, batch):
+                sizes.begin(part)
                 collector.begin(number, padding_mask(part))
                 for name, value in run(part):
                     collector.observe(name, value)
             advance()
         return collector.statistics
 
-    def _parts(self, collector: Collector, batch: TokenArrays) -> Iterator[TokenArrays]:
+    def _parts(self, collector: Collector, sizes: InputSizes, batch: Batch) -> Iterator[Batch]:
         """The batch in parts whose watched tensors fit into the memory set aside for them."""
-        rows, tokens = next(iter(batch.values())).shape
+        rows, tokens = sizes.of(batch)
+        if sizes.batch is not None:
+            yield batch  # the model takes this size only
+            return
         known = [shapes for name in self._tensors if (shapes := collector.shapes_of(name))]
         row_bytes = 4 * sum(shape_after(shapes, (1, tokens)) for shapes in known)
         size = max(1, math.floor(_BYTES_AT_ONCE / row_bytes)) if row_bytes else rows
+        if not sizes.can_probe:
+            size = 1  # how much it takes is not known
         for start in range(0, rows, size):
             yield {name: array[start : start + size] for name, array in batch.items()}
 
@@ -85,7 +86,7 @@ class _Run:
     session: onnxruntime.InferenceSession
     tensors: tuple[str, ...]
 
-    def __call__(self, batch: TokenArrays) -> Iterator[tuple[str, torch.Tensor]]:
+    def __call__(self, batch: Batch) -> Iterator[tuple[str, torch.Tensor]]:
         with _named_errors():
             values = self.session.run(list(self.tensors), batch)
         values.reverse()  # each is let go of when it has been looked at
@@ -101,7 +102,7 @@ def _named_errors() -> Iterator[None]:
         raise GraphError(
             f"ONNX Runtime cannot run the model ({first_line(error)})",
             wanted="a model that runs on these calibration inputs",
-            todo="check the ONNX file and its tokenizer",
+            todo="check the ONNX file, and its tokenizer or the arrays",
         ) from error
 
 

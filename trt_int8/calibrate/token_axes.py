@@ -96,6 +96,28 @@ class TokenAxes:
             return cls(("unknown",) * max(len(first), len(second)))
         return cls(tuple(_kind(sizes) for sizes in zip(first, second, strict=True)))
 
+    @classmethod
+    def by_sizes(cls, shape: Shape, batch: int, tokens: int, other: frozenset[int]) -> TokenAxes:
+        """Tell the axes by their sizes alone, for a model that takes one size of input only.
+
+        Args:
+            shape: of the tensor.
+            batch: texts in the batch.
+            tokens: tokens per text.
+            other: sizes that something else in the model has: such an axis is not told.
+        """
+        kinds = []
+        for axis, size in enumerate(shape):
+            if size in (tokens, batch * tokens) and tokens in other:
+                kinds.append("unknown")
+            elif axis == 0 and size == batch * tokens and tokens > 1:
+                kinds.append("both")
+            elif axis == 0 and size % batch == 0:
+                kinds.append("batch")
+            else:
+                kinds.append("tokens" if size == tokens else "fixed")
+        return cls(tuple(kinds))
+
     def without(self, axes: tuple[int, ...]) -> TokenAxes:
         """The same, but of unknown meaning in some axes that hold texts."""
         kinds = [
@@ -133,7 +155,8 @@ class TokenAxes:
             raise RangeError(
                 f"tensor {name!r} of shape {list(x.shape)} has an axis of unknown meaning",
                 wanted="batch, tokens or a fixed size in each axis, to leave out padding",
-                todo="leave pad_to out of the recipe, or pass example= to use_calibrators",
+                todo="leave pad_to out of the recipe, pass example= to use_calibrators, or pass"
+                " arrays without padding",
             )
         if "batch" not in kinds and "both" not in kinds:
             # The same for all texts (a position bias): padding is in no place of its own.

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from trt_int8.spec.ladder import LADDER
 from trt_int8.spec.manifest import Policy
 from trt_int8.spec.recipe import load_recipe
 from trt_int8.spec.shapes import DEFAULT_SHAPES, parse_shapes
@@ -33,7 +34,10 @@ def build(  # noqa: PLR0913 - one parameter per option of the command line
         str,
         typer.Option(help="Hugging Face folder or hub id, package:NAME, or a float or Q/DQ .onnx"),
     ],
-    recipe: Annotated[Path | None, typer.Option(help="TOML file: what to quantize.")] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help=f"What to quantize: {', '.join(LADDER)}, or a TOML file."),
+    ] = None,
     target: Annotated[
         str | None, typer.Option(help="Cards or SMs, e.g. t4,a100,sm86. (default: t4,a100)")
     ] = None,
@@ -41,10 +45,17 @@ def build(  # noqa: PLR0913 - one parameter per option of the command line
         FlavourChoice.AUTO
     ),
     calib: Annotated[
-        Path | None, typer.Option(help="Text file: a sentence, or tab-separated pair, per line.")
+        Path | None,
+        typer.Option(
+            help="Text file: a sentence, or tab-separated pair, per line; or .npz with one array"
+            " per input of the model."
+        ),
     ] = None,
     shapes: Annotated[
-        str | None, typer.Option(help=f"axis=min:opt:max,… (default: {DEFAULT_SHAPES})")
+        list[str] | None,
+        typer.Option(
+            help=f"axis=min:opt:max,…; again for each profile. (default: {DEFAULT_SHAPES})"
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Bundle folder. (default: engines/<model>)")
@@ -96,7 +107,7 @@ def build(  # noqa: PLR0913 - one parameter per option of the command line
         targets=parse_targets(target) if target is not None else None,
         flavour=flavour.value,
         calib=calib,
-        shapes=parse_shapes(shapes) if shapes is not None else None,
+        shapes=parse_shapes(*shapes) if shapes else None,
         tokenizer=tokenizer,
         jobs=jobs,
         force=force,

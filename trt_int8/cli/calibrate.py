@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from trt_int8.spec.ladder import LADDER
 from trt_int8.spec.methods import METHODS, parse_methods
 from trt_int8.spec.recipe import load_recipe
 from trt_int8.spec.shapes import DEFAULT_SHAPES, parse_shapes
@@ -24,7 +25,10 @@ def calibrate(  # noqa: PLR0913 - one parameter per option of the command line
     data: Annotated[
         Path | None,
         typer.Option(
-            "--data", "--calib", help="Text file: a sentence, or tab-separated pair, per line."
+            "--data",
+            "--calib",
+            help="Text file: a sentence, or tab-separated pair, per line; or .npz with one array"
+            " per input of the model.",
         ),
     ] = None,
     methods: Annotated[
@@ -33,7 +37,10 @@ def calibrate(  # noqa: PLR0913 - one parameter per option of the command line
     out: Annotated[
         Path | None, typer.Option(help="Folder of the results. (default: calibration/<model>)")
     ] = None,
-    recipe: Annotated[Path | None, typer.Option(help="TOML file: what to quantize.")] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help=f"What to quantize: {', '.join(LADDER)}, or a TOML file."),
+    ] = None,
     shapes: Annotated[
         str | None, typer.Option(help=f"axis=min:opt:max,… (default: {DEFAULT_SHAPES})")
     ] = None,

@@ -20,6 +20,7 @@ from trt_int8.engine.implicit import attach_calibrator, check_implicit
 from trt_int8.errors import CancelledError, EngineError, TargetError
 from trt_int8.files import write_whole
 from trt_int8.spec.build import BuildRequest, Flavour
+from trt_int8.spec.shapes import Profile, describe
 
 
 class ProgressSink:
@@ -112,13 +113,23 @@ class Adapter:
         if hasattr(config, "progress_monitor"):
             config.progress_monitor = _make_monitor(trt, sink)
         self._set_target(config, request.sm)
-        profile = builder.create_optimization_profile()
-        for shape in request.shapes:
-            profile.set_shape(shape.name, shape.min, shape.opt, shape.max)
-        config.add_optimization_profile(profile)
+        made = [self._profile(builder, config, profile) for profile in request.profiles]
         if request.implicit is not None:
-            attach_calibrator(trt, config, network, profile, request.implicit, request.shapes)
+            first = request.profiles[0]  # TensorRT calibrates at one shape: its `opt`
+            attach_calibrator(trt, config, network, made[0], request.implicit, first)
         return config
+
+    def _profile(self, builder: Any, config: Any, profile: Profile) -> Any:
+        made = builder.create_optimization_profile()
+        for shape in profile:
+            made.set_shape(shape.name, shape.min, shape.opt, shape.max)
+        if config.add_optimization_profile(made) < 0:
+            raise EngineError(
+                f"TensorRT {self.version} refuses the profile {describe([profile])}",
+                wanted="sizes that fit the network's inputs",
+                todo="correct --shapes",
+            )
+        return made
 
     def _check_target(self, sm: int | None) -> None:
         # Only TensorRT-RTX builds for other cards than the one in this machine.

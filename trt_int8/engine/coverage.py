@@ -6,11 +6,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from trt_int8.engine.evidence import EngineLayer
+from trt_int8.engine.evidence import UNKNOWN_PROFILE, EngineLayer
 from trt_int8.engine.plan_text import PlanOperator
 from trt_int8.model.onnx_matmuls import MatMulSite
 from trt_int8.spec.build import Precision
-from trt_int8.spec.coverage import EngineCoverage, NodeCoverage, Runs
+from trt_int8.spec.coverage import (
+    COUNTED_ROLES,
+    EngineCoverage,
+    NodeCoverage,
+    ProfileCoverage,
+    Runs,
+)
 
 
 @dataclass(frozen=True)
@@ -38,36 +44,111 @@ class Evidence:
                 found.setdefault(name, []).append(layer)
         return found
 
-    def layers_of(self, node: str) -> list[EngineLayer]:
-        """GEMM and attention kernels that implement an ONNX node."""
-        return self._layers_by_node.get(node, [])
+    def layers_of(self, node: str, profile: int = 0) -> list[EngineLayer]:
+        """GEMM and attention kernels that implement an ONNX node in a profile.
 
-    def operators_of(self, node: str) -> list[PlanOperator]:
+        None if one of them may be of any profile: then nothing is proven.
+        """
+        found = self._layers_by_node.get(node, [])
+        if any(layer.profile == UNKNOWN_PROFILE for layer in found):
+            return []
+        return [layer for layer in found if layer.profile == profile]
+
+    def operators_of(self, node: str, profile: int = 0) -> list[PlanOperator]:
         """The same from the plan's text."""
-        return [o for o in self.operators or () if node in o.onnx_nodes]
+        found = [operator for operator in self.operators or () if node in operator.onnx_nodes]
+        if any(operator.profile == UNKNOWN_PROFILE for operator in found):
+            return []
+        return [operator for operator in found if operator.profile == profile]
 
 
 def cover(
-    sites: Iterable[MatMulSite], evidence: Evidence, precision: Precision, sm: int | None
+    sites: Iterable[MatMulSite],
+    evidence: Evidence,
+    precision: Precision,
+    sm: int | None,
+    profiles: Sequence[str] = ("",),
 ) -> EngineCoverage:
-    """Judge every matmul of an ONNX file by the evidence of the engine built from it."""
+    """Judge every matmul of an ONNX file by the evidence of the engine built from it.
+
+    Args:
+        sites: the matmuls of the file.
+        evidence: of the engine.
+        precision: which twin it is.
+        sm: its target.
+        profiles: names of its optimization profiles, in order. A matmul is INT8 only if it is in
+            every one of them.
+    """
     listed = tuple(sites)
-    nodes = tuple(_judge(site, evidence) for site in listed)
-    groups: dict[int, list[NodeCoverage]] = {}
-    for site, node in zip(listed, nodes, strict=True):
+    attentions: dict[int, list[int]] = {}
+    for index, site in enumerate(listed):
         if site.attention is not None:
-            groups.setdefault(site.attention, []).append(node)
-    fused = [g for g in groups.values() if _is_one_kernel(g)]
+            attentions.setdefault(site.attention, []).append(index)
+    judged = [
+        [_judge(site, evidence, number) for site in listed] for number in range(len(profiles))
+    ]
+    facts = [
+        _ProfileFacts.of(name, nodes, tuple(attentions.values()))
+        for name, nodes in zip(profiles, judged, strict=True)
+    ]
     return EngineCoverage(
         sm=sm,
         precision=precision,
         evidence=evidence.source,
         tensorrt_version=evidence.version,
-        nodes=nodes,
-        attentions=len(groups),
-        attentions_fused=len(fused),
-        attentions_int8=sum(all(n.runs == "int8" for n in g) for g in fused),
+        nodes=tuple(_in_all(each, profiles) for each in zip(*judged, strict=True)),
+        attentions=len(attentions),
+        attentions_fused=sum(all(column) for column in zip(*(f.fused for f in facts), strict=True)),
+        attentions_int8=sum(all(column) for column in zip(*(f.int8 for f in facts), strict=True)),
+        profiles=tuple(f.figures() for f in facts) if len(facts) > 1 else (),
     )
+
+
+@dataclass(frozen=True)
+class _ProfileFacts:
+    """One profile: its matmuls, and per attention whether it is one kernel, and one in INT8."""
+
+    name: str
+    nodes: Sequence[NodeCoverage]
+    fused: tuple[bool, ...]
+    int8: tuple[bool, ...]
+
+    @classmethod
+    def of(
+        cls, name: str, nodes: Sequence[NodeCoverage], attentions: Iterable[list[int]]
+    ) -> _ProfileFacts:
+        groups = [[nodes[index] for index in members] for members in attentions]
+        fused = tuple(_is_one_kernel(group) for group in groups)
+        int8 = tuple(
+            one and all(node.runs == "int8" for node in group)
+            for one, group in zip(fused, groups, strict=True)
+        )
+        return cls(name, nodes, fused, int8)
+
+    def figures(self) -> ProfileCoverage:
+        return ProfileCoverage(
+            profile=self.name,
+            int8=sum(node.runs == "int8" for node in self.nodes if node.role in COUNTED_ROLES),
+            attentions_fused=sum(self.fused),
+            attentions_int8=sum(self.int8),
+        )
+
+
+def _in_all(by_profile: Sequence[NodeCoverage], profiles: Sequence[str]) -> NodeCoverage:
+    """What holds for a matmul in every profile: its worst verdict, which names the profile."""
+    worst = min(range(len(by_profile)), key=lambda number: _merit(by_profile[number]))
+    node = by_profile[worst]
+    reason = node.reason
+    if reason and any(other.runs != node.runs for other in by_profile):
+        reason = f"profile {profiles[worst]}: {reason}"
+    fused = all(each.fused_attention for each in by_profile)
+    return node.model_copy(update={"reason": reason, "fused_attention": fused})
+
+
+def _merit(node: NodeCoverage) -> tuple[bool, bool, bool]:
+    """Orders verdicts, the worst first: not INT8, then what costs speed or risks an overflow."""
+    is_risky = node.output == "half" and not node.fused_attention
+    return node.runs == "int8", node.constant_weight is not False, not is_risky
 
 
 def _is_one_kernel(nodes: list[NodeCoverage]) -> bool:
@@ -78,13 +159,13 @@ def _is_one_kernel(nodes: list[NodeCoverage]) -> bool:
     )
 
 
-def _judge(site: MatMulSite, evidence: Evidence) -> NodeCoverage:
-    layers = evidence.layers_of(site.node)
+def _judge(site: MatMulSite, evidence: Evidence, profile: int) -> NodeCoverage:
+    layers = evidence.layers_of(site.node, profile)
     if not layers:
         return _verdict(site, "unmapped", None, (), _why_unmapped(evidence))
-    operators = evidence.operators_of(site.node)
+    operators = evidence.operators_of(site.node, profile)
     layer, types = layers[0], _multiplied_types(layers[0], operators)
-    runs: Runs = "int8" if all(_is_int8(entry) for entry in layers) else "float"
+    runs: Runs = "int8" if all(layer_is_int8(entry) for entry in layers) else "float"
     if evidence.operators is not None:
         plan_runs = _plan_verdict(operators)
         if plan_runs != runs:
@@ -107,15 +188,16 @@ def _multiplied_types(layer: EngineLayer, operators: list[PlanOperator]) -> tupl
     return inner[-1] if inner else tuple("unknown" if t == "int8" else t for t in read)
 
 
-def _is_int8(layer: EngineLayer) -> bool:
+def layer_is_int8(layer: EngineLayer) -> bool:
+    """Tell whether a listing proves that a GEMM or fused attention multiplies INT8 by INT8."""
     if layer.kind == "attention":
         inputs = [tensor.dtype for tensor in layer.inputs]
         outputs = {tensor.dtype for tensor in layer.outputs}
-        return _has_int8_qkv(inputs) and outputs == {"int8"}
+        return has_int8_qkv(inputs) and outputs == {"int8"}
     return not layer.casts_first and [t.dtype for t in layer.operands] == ["int8", "int8"]
 
 
-def _has_int8_qkv(types: Sequence[str]) -> bool:
+def has_int8_qkv(types: Sequence[str]) -> bool:
     """Q, K and V; shapes, a mask or position bias may come in another type, but a known one."""
     return types.count("int8") == 3 and "unknown" not in types
 
@@ -123,12 +205,13 @@ def _has_int8_qkv(types: Sequence[str]) -> bool:
 def _plan_verdict(operators: list[PlanOperator]) -> Runs | None:
     if not operators:
         return None
-    return "int8" if all(_operator_is_int8(o) for o in operators) else "float"
+    return "int8" if all(operator_is_int8(o) for o in operators) else "float"
 
 
-def _operator_is_int8(operator: PlanOperator) -> bool:
+def operator_is_int8(operator: PlanOperator) -> bool:
+    """The same for an operator in the plan's text."""
     if operator.kind == "attention":
-        return operator.int8_bmms and _has_int8_qkv(operator.operands)
+        return operator.int8_bmms and has_int8_qkv(operator.operands)
     return operator.operands == ("int8", "int8")
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Literal
 
 LayerKind = Literal["gemm", "attention", "other"]
@@ -28,6 +29,11 @@ _ONNX_LAYER = re.compile(r"\[ONNX Layer: (.*?)\](?=\s*(?:\[ONNX Layer: |[\x1e\x1
 # multiplies.
 _CAST_BEFORE_GEMM = re.compile(r"^__myl_[A-Za-z]*?(Cast|Mul)[A-Za-z]*?Fc")
 _OPAQUE = "{ForeignNode["
+# TensorRT names the copies of a network for the second profile and later "… [profile 1]"; the
+# kernels of one copy share the number of its Myelin graph, `_myl1_`, but not all say the profile.
+_PROFILE = re.compile(r" \[profile (\d+)\]")
+_GRAPH = re.compile(r"_myl(\d+)(?:_\d+)?$")
+UNKNOWN_PROFILE = -1
 _SCALE_OPERAND = re.compile(r"_(alpha|beta)(_myl\d+)?$")
 
 
@@ -50,6 +56,8 @@ class EngineLayer:
         constants: tensors stored in the engine.
         outputs: what it writes.
         onnx_nodes: ONNX nodes it implements.
+        profile: optimization profile it runs in; `UNKNOWN_PROFILE` if the listing contradicts
+            itself.
     """
 
     name: str
@@ -58,6 +66,7 @@ class EngineLayer:
     constants: tuple[EngineTensor, ...]
     outputs: tuple[EngineTensor, ...]
     onnx_nodes: tuple[str, ...]
+    profile: int = 0
 
     @property
     def operands(self) -> tuple[EngineTensor, ...]:
@@ -98,4 +107,34 @@ def data_type(text: str) -> str:
 
 def onnx_nodes(metadata: str) -> tuple[str, ...]:
     """ONNX node names in a layer's metadata, in order, each once."""
-    return tuple(dict.fromkeys(_ONNX_LAYER.findall(metadata)))
+    return tuple(dict.fromkeys(_PROFILE.sub("", name) for name in _ONNX_LAYER.findall(metadata)))
+
+
+def with_profiles(layers: Iterable[EngineLayer]) -> tuple[EngineLayer, ...]:
+    """Find out which profile each layer of a listing runs in, by the names in it.
+
+    A kernel that names no profile runs in that of the other kernels of its Myelin graph.
+    """
+    listed = tuple(layers)
+    said: dict[str, set[int]] = {}
+    for layer in listed:
+        tensors = (*layer.inputs, *layer.constants, *layer.outputs)
+        for text in (layer.name, *(tensor.name for tensor in tensors)):
+            said.setdefault(_graph_of(layer), set()).update(profiles_named(text))
+    return tuple(replace(layer, profile=_only(said[_graph_of(layer)])) for layer in listed)
+
+
+def profiles_named(text: str) -> set[int]:
+    """Profiles that a name mentions."""
+    return {int(number) for number in _PROFILE.findall(text)}
+
+
+def _graph_of(layer: EngineLayer) -> str:
+    match = _GRAPH.search(layer.name)
+    return match[1] if match else layer.name
+
+
+def _only(profiles: set[int]) -> int:
+    if len(profiles) > 1:
+        return UNKNOWN_PROFILE
+    return next(iter(profiles), 0)

@@ -16,7 +16,7 @@ from trt_int8 import optional
 from trt_int8.engine.flavour import MODULE_OF
 from trt_int8.errors import CalibrationError, TargetError, first_line
 from trt_int8.spec.build import Flavour, ImplicitInt8
-from trt_int8.spec.shapes import InputShape
+from trt_int8.spec.shapes import Profile
 
 Types = dict[str, "np.dtype[Any]"]
 
@@ -50,7 +50,7 @@ def attach_calibrator(
     network: Any,
     profile: Any,
     implicit: ImplicitInt8,
-    shapes: tuple[InputShape, ...],
+    shapes: Profile,
 ) -> None:
     """Give a builder configuration its calibrator.
 
@@ -73,9 +73,7 @@ def attach_calibrator(
     config.set_calibration_profile(profile)
 
 
-def make_calibrator(
-    trt: Any, implicit: ImplicitInt8, shapes: tuple[InputShape, ...], types: Types
-) -> Any:
+def make_calibrator(trt: Any, implicit: ImplicitInt8, shapes: Profile, types: Types) -> Any:
     """Polygraphy's calibrator: it hands TensorRT the cache, or without one the batches.
 
     With a cache it has no batches, like the calibrator of NVIDIA DeepStream. TensorRT asks for
@@ -106,7 +104,7 @@ def make_calibrator(
 class CalibrationBatches:
     """The batches of one file; each iteration reads them one at a time, in order."""
 
-    def __init__(self, path: Path, shapes: tuple[InputShape, ...], types: Types) -> None:
+    def __init__(self, path: Path, shapes: Profile, types: Types) -> None:
         """Read nothing yet.
 
         Args:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import re
 
-from trt_int8.engine.evidence import EngineLayer, EngineTensor, data_type, layer_kind, onnx_nodes
+from trt_int8.engine.evidence import (
+    EngineLayer,
+    EngineTensor,
+    data_type,
+    layer_kind,
+    onnx_nodes,
+    with_profiles,
+)
 from trt_int8.errors import CoverageError
 
 _LINE = re.compile(
@@ -44,7 +51,7 @@ def parse(block: str) -> tuple[EngineLayer, ...]:
             wanted="one line per kernel",
             todo="install the TensorRT-RTX version that the constraints file pins",
         )
-    return tuple(_layer(line) for line in lines)
+    return with_profiles(_layer(line) for line in lines)
 
 
 def _layer(line: str) -> EngineLayer:

@@ -15,6 +15,7 @@ from trt_int8.spec.accuracy import AccuracyReport
 from trt_int8.spec.build import BuildResult, Flavour
 from trt_int8.spec.coverage import EngineCoverage, NodeCoverage
 from trt_int8.spec.manifest import Verdict
+from trt_int8.spec.overflow import Overflow
 from trt_int8.spec.ranges import RangeTable
 from trt_int8.spec.recipe import Recipe
 
@@ -30,6 +31,8 @@ class ReportData:
     Attributes:
         ranges: None for a model that came with its own Q/DQ.
         builds: by engine label.
+        notes: what the build decided by itself.
+        overflow: tensors kept out of float16.
     """
 
     model: str
@@ -41,6 +44,8 @@ class ReportData:
     recipe: Recipe
     shapes: str
     builds: Mapping[str, BuildResult]
+    notes: tuple[str, ...] = ()
+    overflow: tuple[Overflow, ...] = ()
 
 
 @dataclass(frozen=True)

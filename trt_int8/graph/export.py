@@ -13,7 +13,8 @@ from pytorch_quantization.nn.modules.tensor_quantizer import TensorQuantizer
 from trt_int8.annotate.torch_model import AnnotatedModel, silent_absl
 from trt_int8.errors import ModelError, first_line
 from trt_int8.graph.normalize import normalize
-from trt_int8.model.huggingface import TextModel
+from trt_int8.model.huggingface import MediaModel, TextModel
+from trt_int8.model.inputs import example_array
 
 # 17 is the first with LayerNormalization as one operator. From 21 on ONNX Runtime mistypes an
 # int8 Q in front of a Transpose.
@@ -43,8 +44,8 @@ def export_onnx(model: TextModel, annotated: AnnotatedModel, *, quantized: bool)
     return normalize(exported)
 
 
-def export_float(model: TextModel) -> onnx.ModelProto:
-    """Export a model without quantizers, in normal form.
+def export_float(model: TextModel | MediaModel) -> onnx.ModelProto:
+    """Export a model without quantizers, in normal form; the dynamic axes are those of its inputs.
 
     Raises:
         ModelError: PyTorch cannot trace the model.
@@ -52,10 +53,13 @@ def export_float(model: TextModel) -> onnx.ModelProto:
     return normalize(_trace(model))
 
 
-def _trace(model: TextModel) -> onnx.ModelProto:
+def _trace(model: TextModel | MediaModel) -> onnx.ModelProto:
     # Sizes that differ from each other and from 1, so that no axis is taken for a constant.
-    example = _tokens(model, 2, 5)
-    axes = {name: {0: "batch", 1: "sequence"} for name in model.input_names}
+    example = _example(model, 2, 5)
+    axes = {
+        given.name: {axis: name for axis, name in enumerate(given.axes) if isinstance(name, str)}
+        for given in model.inputs
+    }
     try:
         with (
             warnings.catch_warnings(),
@@ -63,7 +67,7 @@ def _trace(model: TextModel) -> onnx.ModelProto:
             tempfile.TemporaryDirectory() as folder,
         ):
             path = Path(folder) / "model.onnx"
-            axes |= _output_axes(model, example, _tokens(model, 3, 7))
+            axes |= _output_axes(model, example, _example(model, 3, 7))
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 model.wrapper,
@@ -71,7 +75,7 @@ def _trace(model: TextModel) -> onnx.ModelProto:
                 str(path),
                 opset_version=OPSET,
                 dynamo=False,
-                input_names=list(model.input_names),
+                input_names=[given.name for given in model.inputs],
                 output_names=list(model.output_names),
                 dynamic_axes=axes,
             )
@@ -84,12 +88,13 @@ def _trace(model: TextModel) -> onnx.ModelProto:
         ) from error
 
 
-def _tokens(model: TextModel, batch: int, length: int) -> tuple[torch.Tensor, ...]:
-    return tuple(torch.ones(batch, length, dtype=torch.int64) for _ in model.input_names)
+def _example(model: TextModel | MediaModel, batch: int, length: int) -> tuple[torch.Tensor, ...]:
+    sizes = {"batch": batch, "sequence": length}
+    return tuple(torch.from_numpy(example_array(given, sizes)) for given in model.inputs)
 
 
 def _output_axes(
-    model: TextModel, first: tuple[torch.Tensor, ...], second: tuple[torch.Tensor, ...]
+    model: TextModel | MediaModel, first: tuple[torch.Tensor, ...], second: tuple[torch.Tensor, ...]
 ) -> dict[str, dict[int, str]]:
     """Which axes of each output change when batch and length of the inputs do."""
     pairs = zip(model.wrapper(*first), model.wrapper(*second), strict=True)

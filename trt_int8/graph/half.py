@@ -7,6 +7,8 @@ float16 scales TensorRT-RTX emits int8 x int8 -> Half GEMMs whose raw accumulato
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -15,6 +17,7 @@ from onnx_ir.passes import common as passes
 
 from trt_int8.errors import GraphError
 from trt_int8.graph import qdq
+from trt_int8.graph.islands import make_islands
 from trt_int8.graph.names import TensorNames, name_nodes
 from trt_int8.graph.normalize import tidy
 
@@ -52,11 +55,13 @@ _RECIPROCALS = ("Div", "Reciprocal")
 _QDQ = ("QuantizeLinear", "DequantizeLinear")
 
 
-def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
+def to_half(model: onnx.ModelProto, peaks: Mapping[str, float] | None = None) -> onnx.ModelProto:
     """Turn a float32 graph in normal form into its FP16 twin; inputs and outputs keep their type.
 
     Args:
         model: float32 graph in normal form, with or without Q/DQ.
+        peaks: largest |x| by tensor, of this graph; what makes or reads a tensor that float16 may
+            not hold computes in float32 (`graph.islands`). None for those of rule alone.
 
     Returns:
         A new graph. Constants beyond +-65504 (attention masks) are clamped to it; an operator
@@ -66,8 +71,9 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
         GraphError: the types of its tensors cannot be inferred.
     """
     half_model = ir.from_proto(model)
+    islands = make_islands(half_model.graph, peaks or {})
     passes.ShapeInferencePass()(half_model)
-    _HalfConverter(half_model.graph).run()
+    _HalfConverter(half_model.graph, islands).run()
     tidy(half_model)
     name_nodes(half_model.graph)
     return ir.to_proto(half_model)
@@ -76,8 +82,8 @@ def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
 class _HalfConverter:
     """One pass over a graph; remembers which casts and constants it has already made."""
 
-    def __init__(self, graph: ir.Graph) -> None:
-        self._graph = graph
+    def __init__(self, graph: ir.Graph, islands: Collection[ir.Node]) -> None:
+        self._graph, self._islands = graph, islands
         self._names = TensorNames(graph)
         self._constants: dict[str, ir.Value] = {}
         self._inputs: dict[str, ir.Value] = {}
@@ -112,7 +118,9 @@ class _HalfConverter:
             )
 
     def _is_held(self, node: ir.Node) -> bool:
-        if node.op_type in HELD_OPS or any(_vanishes_in_half(v) for v in node.inputs):
+        if node.op_type in HELD_OPS or node in self._islands or _leaves_half(node):
+            return True
+        if any(_vanishes_in_half(v) for v in node.inputs):
             return True
         makers = [self._copies[id(v)].producer() for v in node.inputs if id(v) in self._copies]
         held = [m.op_type for m in makers if m is not None and m.op_type not in _QDQ]
@@ -175,6 +183,19 @@ class _HalfConverter:
             cast.outputs[0].shape = output.shape
             self._graph.insert_after(producer, cast)
             self._graph.outputs[index] = cast.outputs[0]
+
+
+def _leaves_half(node: ir.Node) -> bool:
+    """Tell whether it is a square or a tanh GELU (which cubes): Pow by other names.
+
+    TensorRT-RTX 1.7 computes LayerNormalization, InstanceNormalization and Erf (so the erf GELU)
+    in float32 whatever their type, and sums a half Softmax in float32; not these two
+    (docs/profiles.md has the kernels).
+    """
+    if node.op_type == "Mul":
+        return node.inputs[0] is node.inputs[1]
+    approximate = node.attributes.get("approximate")
+    return node.op_type == "Gelu" and approximate is not None and approximate.as_string() == "tanh"
 
 
 def _is_number(value: ir.Value | None) -> bool:

@@ -13,11 +13,11 @@ from trt_int8.annotate.onnx_model import OnnxPlan
 from trt_int8.calibrate.estimate.weights import weight_amax
 from trt_int8.errors import GraphError
 from trt_int8.graph import qdq
+from trt_int8.graph.foreign import adopt
 from trt_int8.graph.names import TensorNames, name_nodes
 from trt_int8.graph.normalize import drop_repeated_pairs, fold_constants, fold_weights, tidy
-from trt_int8.numerics import FloatArray, scale_of
+from trt_int8.numerics import FloatArray, quantize, scale_of
 from trt_int8.spec.ranges import TensorRange
-from trt_int8.spec.recipe import WeightMethod
 
 
 def insert_qdq(
@@ -41,10 +41,28 @@ def insert_qdq(
     graph = quantized.graph
     _Inserter(graph).run(plan, ranges)
     fold_weights(graph)
+    if plan.weight_scales == "tensor":
+        _one_scale_per_tensor(graph, plan)
     drop_repeated_pairs(graph)
     tidy(quantized)
     name_nodes(graph)
     return ir.to_proto(quantized)
+
+
+def _one_scale_per_tensor(graph: ir.Graph, plan: OnnxPlan) -> None:
+    """Say that all channels have one scale: TensorRT then can write a GEMM's result as int8."""
+    names, chosen = TensorNames(graph), set(plan.weights)
+    for node in graph:
+        operand = node.inputs[1] if str(node.name) in chosen else None
+        dequantize = operand.producer() if operand is not None else None
+        scale = qdq.constant(dequantize.inputs[1]) if dequantize is not None else None
+        if dequantize is None or scale is None or scale.ndim == 0:
+            continue  # a weight of two nodes is met twice
+        for index, value in ((1, scale[0]), (2, np.int8(0))):
+            name = names.fresh(f"{node.name}_weight_{'scale' if index == 1 else 'zero_point'}")
+            constant = qdq.add_initializer(graph, name, np.asarray(value))
+            dequantize.replace_input_with(index, constant)
+        dequantize.attributes.pop("axis", None)
 
 
 def strip_qdq(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -59,6 +77,7 @@ def strip_qdq(model: onnx.ModelProto) -> onnx.ModelProto:
     tidy(stripped)
     graph = stripped.graph
     fold_constants(graph)
+    adopt(stripped, keep_floats=True)
     names = TensorNames(graph)
     for node in list(graph):
         value = _behind(graph, names, node) if node.op_type == "DequantizeLinear" else None
@@ -113,7 +132,8 @@ class _Inserter:
     def __init__(self, graph: ir.Graph) -> None:
         self._graph = graph
         self._names = TensorNames(graph)
-        self._weights: dict[tuple[ir.Value, int], ir.Value] = {}
+        self._weights: dict[tuple[ir.Value, int, bytes], ir.Value] = {}
+        self._tables: dict[ir.Value, ir.Value] = {}
 
     def run(self, plan: OnnxPlan, ranges: dict[str, TensorRange]) -> None:
         nodes = {str(node.name): node for node in self._graph}
@@ -122,14 +142,18 @@ class _Inserter:
         values |= self._graph.initializers
         values |= {str(value.name): value for node in self._graph for value in node.outputs}
         users = {tensor: tuple(values[tensor].uses()) for tensor in plan.results}
-        pairs = {t: self._add_pair(values[t], ranges[t]) for t in plan.tensors}
+        chosen = _joined(ranges, plan)
+        pairs = {t: self._add_pair(values[t], chosen[t]) for t in plan.tensors}
         for tensor in plan.results:
             for user, index in users[tensor]:
                 user.replace_input_with(index, pairs[tensor])
         for node_name, index, tensor in plan.operands:
             nodes[node_name].replace_input_with(index, pairs[tensor])
+        amax = self._amax_of_weights(nodes, plan)
         for node_name in plan.weights:
-            self._quantize_weight(nodes[node_name], plan.weight_method)
+            self._quantize_weight(nodes[node_name], amax[node_name])
+        for node_name in plan.tables:
+            self._quantize_table(nodes[node_name])
 
     def _add_pair(self, source: ir.Value, chosen: TensorRange) -> ir.Value:
         scale_of(chosen.amax)  # refuses what is no range
@@ -143,23 +167,53 @@ class _Inserter:
             self._graph.insert_before(self._graph[0], pair)
         return pair[1].outputs[0]
 
-    def _quantize_weight(self, node: ir.Node, method: WeightMethod) -> None:
-        value = node.inputs[1]
-        weight = qdq.constant(value)
-        if value is None or weight is None or weight.dtype != np.float32 or weight.ndim != 2:
-            raise GraphError(
-                f"the weight of node {node.name!r} is not a float32 matrix stored in the file",
-                wanted="an initializer [K, N]",
-                todo="name the node in the recipe's 'keep', or export the model in float32",
-            )
-        turned = "transB" in node.attributes and bool(node.attributes["transB"].as_int())
-        axis = 0 if turned else 1
-        if (value, axis) not in self._weights:
-            scale = scale_of(weight_amax(weight, axis, method))
-            pair = self._pair(value, scale, f"{value.name}_weight", {"axis": axis})
+    def _amax_of_weights(self, nodes: dict[str, ir.Node], plan: OnnxPlan) -> dict[str, FloatArray]:
+        """Per node the ranges of its weight: [N], or [] for one of the tensor."""
+        found: dict[str, FloatArray] = {}
+        for name in plan.weights:
+            weight, axis = _weight(nodes[name])
+            along = None if plan.weight_scales == "tensor" else axis
+            found[name] = weight_amax(weight, along, plan.weight_method)
+        for group in plan.same_weight_scale:
+            largest = np.max([found[name] for name in group], axis=0)
+            found |= dict.fromkeys(group, largest)
+        return found
+
+    def _quantize_weight(self, node: ir.Node, amax: FloatArray) -> None:
+        value, (_, axis) = node.inputs[1], _weight(node)
+        assert value is not None
+        key = (value, axis, amax.tobytes())
+        if key not in self._weights:
+            attributes = {"axis": axis} if amax.ndim else {}
+            pair = self._pair(value, scale_of(amax), f"{value.name}_weight", attributes)
             self._graph.insert_before(node, pair)
-            self._weights[value, axis] = pair[1].outputs[0]
-        node.replace_input_with(1, self._weights[value, axis])
+            self._weights[key] = pair[1].outputs[0]
+        node.replace_input_with(1, self._weights[key])
+
+    def _quantize_table(self, node: ir.Node) -> None:
+        """Store an embedding table as int8, one scale per row, behind a DequantizeLinear."""
+        value = node.inputs[0]
+        table = qdq.constant(value)
+        if value is None or table is None:
+            return
+        if value not in self._tables:
+            # A row of zeros (padding) has no range; any step gives zeros back.
+            peaks = np.abs(table).max(axis=1)
+            scale = scale_of(np.where(peaks > 0, peaks, np.float32(1)).astype(np.float32))
+            codes = self._constant(f"{value.name}_int8", quantize(table, scale, 0))
+            steps = self._constant(f"{value.name}_int8_scale", scale)
+            zero = self._constant(f"{value.name}_int8_zero_point", np.zeros(scale.shape, np.int8))
+            dequantize = ir.Node(
+                "",
+                "DequantizeLinear",
+                [codes, steps, zero],
+                [ir.AttrInt64("axis", 0)],
+                name=f"{value.name}/table/DequantizeLinear",
+            )
+            dequantize.outputs[0].name = self._names.fresh(f"{value.name}_int8_dequantized")
+            self._graph.insert_before(node, dequantize)
+            self._tables[value] = dequantize.outputs[0]
+        node.replace_input_with(0, self._tables[value])
 
     def _pair(
         self, source: ir.Value, scale: FloatArray, name: str, attributes: dict[str, int]
@@ -180,3 +234,25 @@ class _Inserter:
 
     def _constant(self, name: str, array: NDArray[Any]) -> ir.Value:
         return qdq.add_initializer(self._graph, self._names.fresh(name), array)
+
+
+def _joined(ranges: dict[str, TensorRange], plan: OnnxPlan) -> dict[str, TensorRange]:
+    """The ranges, with the largest of a group for each of its tensors."""
+    chosen = dict(ranges)
+    for group in plan.same_scale:
+        largest = max((chosen[name] for name in group), key=lambda each: each.amax)
+        chosen |= dict.fromkeys(group, largest)
+    return chosen
+
+
+def _weight(node: ir.Node) -> tuple[FloatArray, int]:
+    """The constant operand B as stored, and the axis of its output channels."""
+    weight = qdq.constant(node.inputs[1])
+    if weight is None or weight.dtype != np.float32 or weight.ndim != 2:
+        raise GraphError(
+            f"the weight of node {node.name!r} is not a float32 matrix stored in the file",
+            wanted="an initializer [K, N]",
+            todo="name the node in the recipe's 'keep', or export the model in float32",
+        )
+    turned = "transB" in node.attributes and bool(node.attributes["transB"].as_int())
+    return weight, 0 if turned else 1

@@ -24,6 +24,7 @@ from onnx_ir.passes import common as passes
 
 from trt_int8.errors import GraphError
 from trt_int8.graph import qdq
+from trt_int8.graph.foreign import adopt, raise_opset
 from trt_int8.graph.names import TensorNames, name_nodes
 from trt_int8.numerics import FloatArray, dequantize
 
@@ -35,16 +36,16 @@ def normalize(model: onnx.ModelProto) -> onnx.ModelProto:
     """Bring a float or Q/DQ graph to the normal form.
 
     Args:
-        model: any ONNX graph; opset 13 or newer.
+        model: any ONNX graph; one of opset 12 or older is converted to 13.
 
     Returns:
-        A new graph that computes the same values (a Q/DQ'd weight is stored as its codes).
+        A new float32 graph that computes the same values (a Q/DQ'd weight is stored as its codes).
 
     Raises:
         GraphError: something in it can never run as symmetric INT8; the message names the nodes.
     """
     try:
-        graph_model = ir.from_proto(model)
+        graph_model = ir.from_proto(raise_opset(model))
     except ir.serde.SerdeError as error:
         raise GraphError(
             f"the ONNX graph is inconsistent ({error.__cause__ or error})",
@@ -56,10 +57,15 @@ def normalize(model: onnx.ModelProto) -> onnx.ModelProto:
     tidy(graph_model)
     name_nodes(graph)
     _refuse_control_flow(graph)
+    fold_constants(graph)
+    adopt(graph_model)
+    tidy(graph_model)
+    name_nodes(graph)
     qdq.refuse_unsupported(graph)
     fold_constants(graph)
     fold_weights(graph)
     drop_repeated_pairs(graph)
+    merge_transposes(graph)
     tidy(graph_model)
     name_nodes(graph)
     return ir.to_proto(graph_model)
@@ -204,3 +210,52 @@ def drop_repeated_pairs(graph: ir.Graph) -> None:
                 if second is not None and np.array_equal(second, first.scale):
                     node.outputs[0].replace_all_uses_with(first.source)
             break
+
+
+def merge_transposes(graph: ir.Graph) -> None:
+    """Make one of two Transposes with nothing or one Q/DQ pair between, in front of it; in place.
+
+    An exporter merges the two Transposes of an attention's K by itself, but not across a pair.
+    """
+    names = TensorNames(graph)
+    for node in list(graph):
+        if node.op_type != "Transpose" or node.outputs[0].is_graph_output():
+            continue
+        pair = _pair_above(node)
+        top = node if pair is None else pair[0]
+        first = top.inputs[0].producer() if top.inputs[0] is not None else None
+        if first is None or first.op_type != "Transpose" or not _feeds_one(first):
+            continue
+        inner, outer = _perm(first), _perm(node)
+        if inner is None or outer is None:
+            continue
+        merged = [ir.AttrInt64s("perm", [inner[axis] for axis in outer])]
+        both = ir.Node("", "Transpose", [first.inputs[0]], merged, name=node.name)
+        both.outputs[0].name = names.fresh(f"{node.outputs[0].name}_merged")
+        graph.insert_after(first, both)
+        if pair is None:
+            node.outputs[0].replace_all_uses_with(both.outputs[0])
+        else:
+            pair[0].replace_input_with(0, both.outputs[0])
+            node.outputs[0].replace_all_uses_with(pair[1].outputs[0])
+
+
+def _pair_above(node: ir.Node) -> tuple[ir.Node, ir.Node] | None:
+    """The Q and the DQ in front of a node, if nothing else reads them and they have one scale."""
+    last = node.inputs[0].producer() if node.inputs[0] is not None else None
+    if last is None or last.op_type != "DequantizeLinear" or qdq.activation_pair(last) is None:
+        return None
+    first = last.inputs[0].producer() if last.inputs[0] is not None else None
+    if first is None or not (_feeds_one(first) and _feeds_one(last)):
+        return None
+    return first, last
+
+
+def _feeds_one(node: ir.Node) -> bool:
+    value = node.outputs[0]
+    return len(value.uses()) == 1 and not value.is_graph_output()
+
+
+def _perm(transpose: ir.Node) -> list[int] | None:
+    given = transpose.attributes.get("perm")
+    return list(given.as_ints()) if given is not None else None

@@ -22,7 +22,19 @@ _REFUSED_OPS = {
     "MatMulIntegerToFloat": "Q/DQ around a float MatMul",
     "QAttention": "primitive attention operators with Q/DQ",
     "QGemm": "Q/DQ around a float Gemm",
+    "MatMulNBits": "8-bit Q/DQ around a float MatMul",
+    "MatMulBnb4": "8-bit Q/DQ around a float MatMul",
 }
+# Operators of NVIDIA's tools for other number formats: TRT_FP8QuantizeLinear, TRT_FP4QDQ, …
+_OTHER_FORMATS = ("TRT_FP8", "TRT_FP4", "TRT_MXFP8", "TRT_INT4")
+_QOPERATOR = "QLinear"
+_SYMMETRIC = (
+    "quantize again with symmetric int8 activations and weights (in ONNX Runtime QInt8 and"
+    " extra_options ActivationSymmetric and WeightSymmetric), or pass the float ONNX"
+)
+_AGAIN = "quantize the float model again as symmetric INT8 Q/DQ, or pass the float ONNX"
+_PER_TENSOR = "calibrate activations per tensor (axis None), or pass the float ONNX"
+_RANGES = "calibrate on data that reaches this tensor, or pass the float ONNX"
 
 
 @dataclass(frozen=True)
@@ -155,46 +167,75 @@ def refuse_unsupported(graph: ir.Graph) -> None:
     """Fail on quantization that TensorRT cannot run as symmetric INT8.
 
     Raises:
-        GraphError: naming the node: a dynamic or integer operator, another type than int8, a zero
-            point that is not 0, a scale that is blocked, float16 or computed at run time, or an
-            activation with several scales.
+        GraphError: naming the first node and the number of such nodes: a dynamic or integer
+            operator, another type than int8, a zero point that is not 0, a scale that is blocked,
+            not float32 or computed at run time, or an activation with several scales.
     """
+    found: dict[int, GraphError] = {}
     for node in graph:
-        if node.op_type in _REFUSED_OPS:
-            raise _refusal(node, f"is a {node.op_type}", _REFUSED_OPS[node.op_type])
-        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
-            _check_scale(node)
-            _check_type(node)
+        behind = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
+        error = _problem_of(node)
+        # A DQ behind a refused node has the same fault: count it once.
+        if error is not None and (behind is None or id(behind) not in found):
+            found[id(node)] = error
+    if found:
+        first = next(iter(found.values()))
+        more = f" (and {len(found) - 1} more such nodes)" if len(found) > 1 else ""
+        raise GraphError(f"{first.came}{more}", wanted=first.wanted, todo=first.todo)
 
 
-def _check_scale(node: ir.Node) -> None:
+def _problem_of(node: ir.Node) -> GraphError | None:
+    kind = node.op_type
+    if kind in _REFUSED_OPS:
+        return _refusal(node, f"is a {kind}", _REFUSED_OPS[kind])
+    if kind.startswith(_QOPERATOR):
+        return _refusal(node, f"is a {kind}", "Q/DQ around a float operator (QDQ format)")
+    if kind.startswith(_OTHER_FORMATS):
+        return _refusal(node, f"is a {kind}", "int8 QuantizeLinear and DequantizeLinear")
+    if kind in ("QuantizeLinear", "DequantizeLinear"):
+        return _problem_of_scale(node) or _problem_of_type(node)
+    return None
+
+
+def _problem_of_scale(node: ir.Node) -> GraphError | None:
     scale = constant(node.inputs[1])
     if scale is None:
-        raise _refusal(node, "has a scale computed at run time", "a constant scale")
+        return _refusal(node, "has a scale computed at run time", "a constant scale")
     if scale.dtype != np.float32:
-        raise _refusal(node, f"has {scale.dtype} scales", "float32 (TensorRT overflows on others)")
+        return _refusal(node, f"has {scale.dtype} scales", "float32 (TensorRT overflows on others)")
     if not (np.isfinite(scale) & (scale > 0)).all():
-        raise _refusal(node, "has a scale that is zero, negative or not finite", "scales > 0")
+        return _refusal(
+            node, "has a scale that is zero, negative or not finite", "scales > 0", _RANGES
+        )
     if scale.ndim > 1:
-        raise _refusal(node, "is blocked (several scales along one channel)", "a scale per channel")
+        return _refusal(
+            node, "is blocked (several scales along one channel)", "a scale per channel"
+        )
     if scale.size > 1 and not _has_constant_source(node):
-        raise _refusal(node, f"has {scale.size} scales on an activation", "one scale per tensor")
+        return _refusal(
+            node, f"has {scale.size} scales on an activation", "one scale per tensor", _PER_TENSOR
+        )
+    return None
 
 
-def _check_type(node: ir.Node) -> None:
+def _problem_of_type(node: ir.Node) -> GraphError | None:
     given = node.inputs[2] if len(node.inputs) > 2 else None
     zero_point, codes = constant(given), None
     if node.op_type == "DequantizeLinear":
         codes = constant(node.inputs[0])
     if zero_point is None and (given is not None or (codes is None and not _reads_codes(node))):
-        raise _refusal(node, "has no constant zero point (so it means uint8)", "an int8 zero point")
+        what = "has no constant zero point (so it means uint8)"
+        return _refusal(node, what, "an int8 zero point", _SYMMETRIC)
     # Constants of int32 are biases; the normal form has them as float32.
     allowed = ("int8",) if codes is None else ("int8", "int32")
     typed = codes if zero_point is None else zero_point
     if typed is not None and typed.dtype.name not in allowed:
-        raise _refusal(node, f"is {typed.dtype}", "int8 (TensorRT builds uint8 as int8)")
+        wanted = "int8 (TensorRT builds uint8 as int8)" if typed.dtype == np.uint8 else "int8"
+        return _refusal(node, f"is {typed.dtype}", wanted, _SYMMETRIC)
     if zero_point is not None and zero_point.any():
-        raise _refusal(node, "has a zero point that is not 0", "symmetric quantization")
+        what = f"has a zero point that is not 0 ({zero_point.reshape(-1)[0]})"
+        return _refusal(node, what, "symmetric quantization", _SYMMETRIC)
+    return None
 
 
 def _reads_codes(node: ir.Node) -> bool:
@@ -212,9 +253,5 @@ def _has_constant_source(node: ir.Node) -> bool:
     return constant(source) is not None
 
 
-def _refusal(node: ir.Node, what: str, wanted: str) -> GraphError:
-    return GraphError(
-        f"node {node.name!r} ({node.op_type}) {what}",
-        wanted=wanted,
-        todo="quantize the float model again as symmetric INT8 Q/DQ, or pass the float ONNX",
-    )
+def _refusal(node: ir.Node, what: str, wanted: str, todo: str = _AGAIN) -> GraphError:
+    return GraphError(f"node {node.name!r} ({node.op_type}) {what}", wanted=wanted, todo=todo)

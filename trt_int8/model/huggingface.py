@@ -1,9 +1,10 @@
-"""Load a Transformer encoder and its tokenizer with Hugging Face transformers."""
+"""Load a Transformer, and its tokenizer if it reads text, with Hugging Face transformers."""
 
 from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from transformers.utils.hub import cached_file
 
 from trt_int8.errors import ModelError, first_line
 from trt_int8.model.heads import ExportWrapper, SentenceHead, read_modules, sentence_head_of
+from trt_int8.model.inputs import ModelInput, example_array
+from trt_int8.model.media import media_input
 from trt_int8.model.quiet import quiet_transformers
 from trt_int8.model.source import ModelSource
 
@@ -23,15 +26,16 @@ _TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 @dataclass(frozen=True)
 class TextModel:
-    """A loaded model ready to annotate, calibrate and export.
+    """A loaded model that reads text, ready to annotate, calibrate and export.
 
     Attributes:
         wrapper: module called with the inputs in `input_names` order; returns a tuple of outputs.
         backbone: the transformers model inside it.
-        tokenizer: its tokenizer.
+        tokenizer: its tokenizer; None if the tokens come as arrays.
         input_names: int64 [B, S] inputs, in call order.
         output_names: outputs, in return order.
         max_length: longest sequence the position embeddings allow; None if unlimited.
+        note: what of the checkpoint was left out, for the user; empty if nothing.
     """
 
     wrapper: ExportWrapper
@@ -40,52 +44,133 @@ class TextModel:
     input_names: tuple[str, ...]
     output_names: tuple[str, ...]
     max_length: int | None
+    note: str = ""
+
+    @property
+    def inputs(self) -> tuple[ModelInput, ...]:
+        """Type and axes of each input."""
+        return tuple(ModelInput(n, "int64", ("batch", "sequence")) for n in self.input_names)
+
+
+@dataclass(frozen=True)
+class MediaModel:
+    """A loaded model that reads images or sound as one float array.
+
+    Attributes:
+        wrapper: module called with that array; returns a tuple of outputs.
+        backbone: the transformers model inside it.
+        inputs: the one input.
+        output_names: outputs, in return order.
+        note: what of the checkpoint was left out, for the user; empty if nothing.
+    """
+
+    wrapper: ExportWrapper
+    backbone: Any
+    inputs: tuple[ModelInput, ...]
+    output_names: tuple[str, ...]
+    note: str = ""
 
 
 def load_text_model(source: ModelSource) -> TextModel:
-    """Load weights (float32, eval mode) and tokenizer.
+    """Load weights (float32, eval mode) and tokenizer of a model that reads text.
+
+    Raises:
+        ModelError: the folder is damaged, or the architecture is not supported.
+    """
+    model = load_model(source)
+    if isinstance(model, MediaModel):
+        raise _unsupported(source, model.backbone.config, "has no input_ids")
+    return model
+
+
+def load_model(source: ModelSource, given: Collection[str] = ()) -> TextModel | MediaModel:
+    """Load weights (float32, eval mode) and, of a text model, the tokenizer.
+
+    Of an encoder-decoder the encoder is loaded.
+
+    Args:
+        source: a folder or a hub id.
+        given: names of the arrays that the user has; a text model then reads those of its inputs
+            that are among them, and needs no tokenizer.
 
     Raises:
         ModelError: the folder is damaged, or the architecture is not supported.
     """
     with quiet_transformers():
         config = _load(source, transformers.AutoConfig)
-        if getattr(config, "is_encoder_decoder", False):
-            raise ModelError(
-                f"{source.name!r} is an encoder-decoder ({config.model_type})",
-                wanted="an encoder such as BERT, RoBERTa, DistilBERT or MPNet",
-                todo="export the part you need to ONNX and pass the .onnx file",
-            )
         head = _head_of(source)
-        architecture = _class_of(config, head)
-        names = [n for n in _TEXT_INPUTS if n in inspect.signature(architecture.forward).parameters]
-        if "input_ids" not in names:
-            raise _no_text_model(source, config, "has no input_ids")
-        backbone = _load_weights(source, architecture)
-        tokenizer = _load_tokenizer(source)
-    if "token_type_ids" not in tokenizer.model_input_names:
-        names = [n for n in names if n != "token_type_ids"]
+        backbone, note = _load_backbone(source, _class_of(config, head), config)
+        known = inspect.signature(backbone.forward).parameters
+        if "input_ids" not in known:
+            return _media_model(source, backbone, note)
+        names = [name for name in _TEXT_INPUTS if name in known]
+        tokenizer = None if given else _load_tokenizer(source)
+    # Every tokenizer makes a mask when asked for one; not every one makes token types.
+    made = given or {"attention_mask", *getattr(tokenizer, "model_input_names", ())}
+    names = [name for name in names if name in made or name == "input_ids"]
     wrapper = ExportWrapper(backbone, tuple(names), head).eval()
-    try:
-        with torch.no_grad():
-            outputs = wrapper.outputs(*(torch.ones(2, 5, dtype=torch.int64) for _ in names))
-    except (ValueError, TypeError, RuntimeError, IndexError, AttributeError) as error:
-        raise _no_text_model(source, config, f"does not run on {names} ({error})") from error
+    inputs = tuple(ModelInput(name, "int64", ("batch", "sequence")) for name in names)
     return TextModel(
         wrapper=wrapper,
         backbone=backbone,
         tokenizer=tokenizer,
         input_names=tuple(names),
-        output_names=tuple(outputs),
+        output_names=_outputs(source, wrapper, inputs),
         max_length=_max_length(backbone),
+        note=note,
     )
 
 
-def _no_text_model(source: ModelSource, config: Any, why: str) -> ModelError:
+def _media_model(source: ModelSource, backbone: Any, note: str) -> MediaModel:
+    found = media_input(backbone)
+    if found is None:
+        raise _unsupported(
+            source, backbone.config, "reads neither tokens nor images or spectra of a known size"
+        )
+    wrapper = ExportWrapper(backbone, (found.name,), None).eval()
+    outputs = _outputs(source, wrapper, (found,))
+    return MediaModel(wrapper, backbone, (found,), outputs, note)
+
+
+def _outputs(
+    source: ModelSource, wrapper: ExportWrapper, inputs: tuple[ModelInput, ...]
+) -> tuple[str, ...]:
+    """Names of the outputs, found by running the model."""
+    sizes = {"batch": 2, "sequence": 5}
+    arrays = [torch.from_numpy(example_array(given, sizes)) for given in inputs]
+    try:
+        with torch.no_grad():
+            return tuple(wrapper.outputs(*arrays))
+    except (ValueError, TypeError, RuntimeError, IndexError, AttributeError) as error:
+        names, config = [given.name for given in inputs], wrapper.model.config
+        why = f"does not run on {names} ({first_line(error)})"
+        raise _unsupported(source, config, why) from error
+
+
+def _load_backbone(source: ModelSource, architecture: Any, config: Any) -> tuple[Any, str]:
+    """The model, of an encoder-decoder its encoder; and a note that says so."""
+    if not _has_decoder(architecture):
+        return _load_weights(source, architecture), ""
+    note = f"{architecture.__name__} is an encoder-decoder: its encoder is taken"
+    # T5 has a class for its encoder alone, which a folder may have been saved from.
+    loaded = transformers.MODEL_FOR_TEXT_ENCODING_MAPPING.get(type(config), architecture)
+    backbone = _load_weights(source, loaded)
+    if _has_decoder(loaded):
+        backbone = backbone.get_encoder()
+    if not isinstance(backbone, nn.Module) or _has_decoder(type(backbone)):
+        raise _unsupported(source, config, "is an encoder-decoder whose encoder cannot be found")
+    return backbone.eval(), note
+
+
+def _has_decoder(architecture: Any) -> bool:
+    return "decoder_input_ids" in inspect.signature(architecture.forward).parameters
+
+
+def _unsupported(source: ModelSource, config: Any, why: str) -> ModelError:
     return ModelError(
         f"{source.name!r} ({config.model_type}) {why}",
-        wanted="a text model: only models that read token ids alone are supported",
-        todo="pass another model",
+        wanted="a text model, or an encoder of images or spectra of a fixed size",
+        todo="export the model to ONNX, and pass the .onnx file and --calib FILE.npz",
     )
 
 

@@ -18,6 +18,8 @@ _PASS = frozenset(
 # What may stand between the scores and the softmax, and between the softmax and the second BMM.
 _SCORE_OPS = _PASS | {"Add", "Sub", "Mul", "Div", "Where", "Max", "Min", "Clip"}
 _WEIGHT_OPS = _PASS | {"Where", "Mul"}
+# A position bias comes out of a table by number, and may be cut to length.
+_BIAS_OPS = _SCORE_OPS | {"Gather", "Slice", "Expand"}
 _MAX_STEPS = 24
 
 
@@ -115,6 +117,24 @@ def find_attentions(graph: ir.Graph) -> tuple[AttentionSite, ...]:
         if scores is not None and context is not None and scores is not context:
             found.append(AttentionSite(scores, softmax, context))
     return tuple(found)
+
+
+def nodes_of_scores(attention: AttentionSite) -> tuple[ir.Node, ...]:
+    """Nodes between the first matmul and the softmax: scaling, mask, position bias and its makers.
+
+    What a mask or bias is made of is among them, as far as its operators could be part of scores.
+    """
+    found: dict[int, ir.Node] = {}
+    queue = [attention.softmax.inputs[0]]
+    while queue:
+        value = queue.pop()
+        node = value.producer() if value is not None else None
+        if node is None or id(node) in found or node is attention.scores:
+            continue
+        if node.op_type in _BIAS_OPS:
+            found[id(node)] = node
+            queue += node.inputs
+    return tuple(found.values())
 
 
 def _matmuls_before(softmax: ir.Node) -> Iterator[ir.Node]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
@@ -27,15 +27,19 @@ from trt_int8.graph.half import to_half
 from trt_int8.model.source import ModelSource, resolve_source
 from trt_int8.pipeline.data import PreparedModel
 from trt_int8.pipeline.engines import BuiltEngines, EngineJob, build_all
+from trt_int8.pipeline.expected import mark_left
 from trt_int8.pipeline.implicit import write_implicit
 from trt_int8.pipeline.options import BuildOptions
+from trt_int8.pipeline.overflow import FoundOverflows, find_overflows
 from trt_int8.pipeline.prepare import prepare
+from trt_int8.pipeline.profiles import choose_profiles, plan_notes
 from trt_int8.pipeline.progress import Reporter
 from trt_int8.pipeline.verdict import judge
 from trt_int8.spec.accuracy import AccuracyReport
 from trt_int8.spec.build import Flavour
 from trt_int8.spec.coverage import EngineCoverage
 from trt_int8.spec.manifest import MANIFEST_NAME, Manifest
+from trt_int8.spec.overflow import Overflow
 from trt_int8.spec.shapes import describe
 from trt_int8.spec.targets import check_rtx_targets, parse_targets
 
@@ -85,26 +89,41 @@ def run_build(options: BuildOptions, reporter: Reporter) -> BuildOutcome:
     sms = _targets(options, flavour)
     out = resolve_out(options.out or Path("engines") / source.name)
     check_destination(out, force=options.force)
+    options = options.model_copy(update={"sms": sms})
     prepared = prepare(source, options, reporter)
+    profiles = choose_profiles(prepared, options)
     with staging(out) as folder:
         work = folder / ".work"
         work.mkdir()
-        twins = _write_twins(prepared, folder, work, reporter)
+        found = find_overflows(prepared, reporter)
+        twins = _write_twins(prepared, found, (folder, work), reporter)
         job = EngineJob(
             folder=folder,
             work=work,
             flavour=flavour,
             sms=sms,
-            shapes=prepared.shapes,
+            profiles=profiles,
             jobs=options.jobs,
             timing_cache=options.timing_cache,
             plugins=options.plugins,
             implicit=write_implicit(prepared, options, folder, work),
         )
         built = build_all(job, reporter)
+        built = replace(built, coverage=mark_left(built.coverage, prepared, options.recipe))
         accuracy = _measure(prepared, twins, reporter)
-        manifest = _finish(folder, options, (source, prepared, built, accuracy), job)
+        decided = Decided((*profiles.notes, *found.notes), found.overflow)
+        for note in decided.notes:
+            reporter.note(note)
+        manifest = _finish(folder, options, (source, prepared, built, accuracy, decided), job)
     return BuildOutcome(out, manifest, built.coverage, accuracy)
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What the build decided by itself: sentences, and the tensors kept out of float16."""
+
+    notes: tuple[str, ...]
+    overflow: tuple[Overflow, ...]
 
 
 def _targets(options: BuildOptions, flavour: Flavour) -> tuple[int | None, ...]:
@@ -124,8 +143,9 @@ def _targets(options: BuildOptions, flavour: Flavour) -> tuple[int | None, ...]:
 
 
 def _write_twins(
-    prepared: PreparedModel, folder: Path, work: Path, reporter: Reporter
+    prepared: PreparedModel, found: FoundOverflows, folders: tuple[Path, Path], reporter: Reporter
 ) -> TwinFiles:
+    folder, work = folders
     with reporter.task("Making the FP16 twins", 2) as advance:
         twins = TwinFiles(
             fp32=work / "model.fp32.onnx",
@@ -133,9 +153,9 @@ def _write_twins(
             int8=folder / "model.int8.onnx",
         )
         _save(prepared.fp32, twins.fp32)
-        _save(to_half(prepared.fp32), twins.fp16)
+        _save(to_half(prepared.fp32, found.fp32), twins.fp16)
         advance(1)
-        _save(to_half(prepared.int8), twins.int8)
+        _save(to_half(prepared.int8, found.int8), twins.int8)
     return twins
 
 
@@ -159,12 +179,12 @@ def _measure(prepared: PreparedModel, twins: TwinFiles, reporter: Reporter) -> A
 def _finish(
     folder: Path,
     options: BuildOptions,
-    parts: tuple[ModelSource, PreparedModel, BuiltEngines, AccuracyReport],
+    parts: tuple[ModelSource, PreparedModel, BuiltEngines, AccuracyReport, Decided],
     job: EngineJob,
 ) -> Manifest:
     """Write reports, drop the work files, and write the manifest last."""
-    source, prepared, built, accuracy = parts
-    verdict = judge(options.policy, built.coverage, accuracy)
+    source, prepared, built, accuracy, decided = parts
+    verdict = judge(options.policy, built.coverage, accuracy, plan_notes(prepared.placement))
     data = ReportData(
         model=source.name,
         flavour=job.flavour,
@@ -173,8 +193,10 @@ def _finish(
         ranges=prepared.ranges,
         verdict=verdict,
         recipe=options.recipe,
-        shapes=describe(prepared.shapes),
+        shapes=describe(job.profiles.profiles),
         builds=built.results,
+        notes=decided.notes,
+        overflow=decided.overflow,
     )
     coverage = [engine.model_dump(mode="json") for engine in built.coverage]
     (folder / "coverage.json").write_text(json.dumps(coverage, indent=1) + "\n", encoding="utf-8")
@@ -190,11 +212,13 @@ def _finish(
         flavour=job.flavour,
         tensorrt_version=next(iter(built.results.values())).tensorrt_version,
         engines=built.entries,
-        shapes=job.shapes,
+        profiles=job.profiles.profiles,
         recipe=options.recipe,
         implicit_int8=options.implicit_int8,
         policy=options.policy,
         verdict=verdict,
+        notes=decided.notes,
+        overflow=decided.overflow,
         packages=_package_versions(),
         plugins={p.name: file_sha256(p) for p in options.plugins},
         files=list_files(folder),

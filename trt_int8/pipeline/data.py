@@ -1,4 +1,4 @@
-"""What both entrances share: token batches, cached ranges, and their result."""
+"""What both entrances share: batches of the calibration data, profiles, and their result."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 import onnx
 
+from trt_int8.calibrate.arrays import Batch
 from trt_int8.calibrate.texts import (
     Texts,
-    TokenArrays,
     batches_of_one_length,
     padded_batches,
     split,
@@ -19,6 +19,7 @@ from trt_int8.calibrate.texts import (
 from trt_int8.errors import ShapeError
 from trt_int8.pipeline.options import InputOptions
 from trt_int8.spec.ranges import RangeTable
+from trt_int8.spec.rules import PlacementNote
 from trt_int8.spec.shapes import InputShape, ShapeProfile, default_profile
 
 _LONGEST_WITHOUT_AXIS = 512
@@ -32,46 +33,50 @@ class PreparedModel:
         fp32: the float graph.
         int8: the same with Q/DQ.
         ranges: calibrated ranges; None for a file that came with Q/DQ.
-        held_out: token batches for the accuracy measurement.
-        calibration_sha256: hash of the calibration token ids.
+        held_out: batches for the accuracy measurement.
+        calibration_sha256: hash of the calibration arrays.
         shapes: the optimization profile, per input.
-        calibration: token batches the ranges were found with.
+        calibration: batches the ranges were found with.
+        placement: what the plan left in FP16, and why.
+        by_recipe: the recipe says what is INT8; False if the model came with Q/DQ or quantizers.
     """
 
     fp32: onnx.ModelProto
     int8: onnx.ModelProto
     ranges: RangeTable | None
-    held_out: list[TokenArrays]
+    held_out: list[Batch]
     calibration_sha256: str
     shapes: tuple[InputShape, ...]
-    calibration: tuple[TokenArrays, ...] = ()
+    calibration: tuple[Batch, ...] = ()
+    placement: tuple[PlacementNote, ...] = ()
+    by_recipe: bool = True
 
 
 @dataclass(frozen=True)
 class TokenData:
-    """Tokenized texts.
+    """Tokenized texts, or arrays as the user gave them.
 
     Attributes:
-        samples: calibration texts.
+        samples: calibration texts, or samples of arrays.
         calibration: their batches.
-        held_out: batches of the other texts.
+        held_out: batches of the others.
     """
 
     samples: int
-    calibration: list[TokenArrays]
-    held_out: list[TokenArrays]
+    calibration: list[Batch]
+    held_out: list[Batch]
 
     def only(self, graph: onnx.ModelProto) -> TokenData:
         """The same with only the arrays that the graph reads: the exporter drops unused inputs."""
         names = {value.name for value in graph.graph.input}
 
-        def kept(batches: list[TokenArrays]) -> list[TokenArrays]:
+        def kept(batches: list[Batch]) -> list[Batch]:
             return [{name: b[name] for name in b if name in names} for b in batches]
 
         return TokenData(self.samples, kept(self.calibration), kept(self.held_out))
 
     def sha256(self) -> str:
-        """Hash of the calibration token ids: of what the model really saw, cuts included."""
+        """Hash of the calibration arrays: of what the model really saw, cuts included."""
         digest = hashlib.sha256()
         for batch in self.calibration:
             for name, array in sorted(batch.items()):
@@ -131,14 +136,16 @@ def tokenize_texts(
             todo="lower it, or raise seq in --shapes",
         )
 
-    def batches(some: Texts, limit: int) -> list[TokenArrays]:
-        return batches_of_one_length(tokenize(tokenizer, some, names, limit), settings.batch_size)
+    def batches(some: Texts, limit: int) -> list[Batch]:
+        tokens = tokenize(tokenizer, some, names, limit)
+        return [{**batch} for batch in batches_of_one_length(tokens, settings.batch_size)]
 
     if pad_to is None:
         used = batches(calibration, longest)
     else:
         tokens = tokenize(tokenizer, calibration, names, pad_to)
-        used = padded_batches(tokens, settings.batch_size, pad_to, _padding_of(tokenizer))
+        padded = padded_batches(tokens, settings.batch_size, pad_to, _padding_of(tokenizer))
+        used = [{**batch} for batch in padded]
     return TokenData(len(calibration.items), used, batches(held_out, longest))
 
 

@@ -14,11 +14,12 @@ from trt_int8.engine.coverage import Evidence, cover
 from trt_int8.engine.plan_text import read_plan
 from trt_int8.errors import CoverageError
 from trt_int8.model.onnx_matmuls import MatMulSite, find_matmuls
+from trt_int8.pipeline.profiles import ChosenProfiles
 from trt_int8.pipeline.progress import Reporter
 from trt_int8.spec.build import BuildRequest, BuildResult, Flavour, ImplicitInt8, Precision
 from trt_int8.spec.coverage import EngineCoverage
 from trt_int8.spec.manifest import EngineEntry
-from trt_int8.spec.shapes import InputShape
+from trt_int8.spec.shapes import Profile
 from trt_int8.spec.targets import target_folder
 
 PRECISIONS: tuple[Precision, ...] = ("int8", "fp16")
@@ -33,7 +34,7 @@ class EngineJob:
         work: folder for files that do not go into the bundle.
         flavour: which TensorRT.
         sms: compute capabilities; (None,) for the local card.
-        shapes: the profile.
+        profiles: the optimization profiles of each engine, and their names.
         jobs: processes at once.
         timing_cache: file, or None.
         plugins: shared libraries.
@@ -44,7 +45,7 @@ class EngineJob:
     work: Path
     flavour: Flavour
     sms: tuple[int | None, ...]
-    shapes: tuple[InputShape, ...]
+    profiles: ChosenProfiles
     jobs: int
     timing_cache: Path | None
     plugins: tuple[Path, ...]
@@ -79,7 +80,8 @@ def build_all(job: EngineJob, reporter: Reporter) -> BuiltEngines:
                 key = label(sm, precision)
                 # What should run INT8 is in the Q/DQ graph, even if TensorRT got the float one.
                 sites = find_matmuls(onnx.load(str(job.folder / f"model.{precision}.onnx")))
-                coverage.append(_coverage(sites, requests[key], results[key], precision))
+                built = _Built(requests[key], results[key], job.profiles.labels)
+                coverage.append(_coverage(sites, built, precision))
                 path = Path(requests[key].engine_path).relative_to(job.folder)
                 entries.append(EngineEntry(path=str(path), sm=sm, precision=precision))
     kept = {key: results[key] for key in _requests(job)}
@@ -98,7 +100,7 @@ def _requests(job: EngineJob) -> dict[str, BuildRequest]:
             engine = job.folder / target_folder(sm) / f"{precision}.engine"
             engine.parent.mkdir(exist_ok=True)
             onnx_path = job.folder / f"model.{precision}.onnx"
-            request = _request(job, onnx_path, engine, (sm, job.shapes))
+            request = _request(job, onnx_path, engine, (sm, job.profiles.profiles))
             if job.implicit is not None and precision == "int8":
                 float_path = str(job.work / "model.fp32.onnx")
                 changes = {"onnx_path": float_path, "implicit": job.implicit}
@@ -116,7 +118,7 @@ def _control_requests(job: EngineJob) -> dict[str, BuildRequest]:
         for sm in job.sms:
             engine = job.work / f"{name}.{target_folder(sm)}.engine"
             key = label(sm, f"self-test {name}")
-            requests[key] = _request(job, onnx_path, engine, (sm, selftest.SHAPES))
+            requests[key] = _request(job, onnx_path, engine, (sm, (selftest.SHAPES,)))
     return requests
 
 
@@ -124,16 +126,16 @@ def _request(
     job: EngineJob,
     onnx_path: Path,
     engine: Path,
-    target: tuple[int | None, tuple[InputShape, ...]],
+    target: tuple[int | None, tuple[Profile, ...]],
 ) -> BuildRequest:
-    sm, shapes = target
+    sm, profiles = target
     return BuildRequest(
         flavour=job.flavour,
         onnx_path=str(onnx_path),
         engine_path=str(engine),
         evidence_path=str(job.work / f"{engine.parent.name}.{engine.name}.layers"),
         sm=sm,
-        shapes=shapes,
+        profiles=profiles,
         timing_cache=str(job.timing_cache) if job.timing_cache else None,
         plugin_libraries=tuple(str(p) for p in job.plugins),
     )
@@ -165,16 +167,21 @@ def _self_test(
     for name in ("positive", "negative"):
         key = label(sm, f"self-test {name}")
         sites = find_matmuls(onnx.load(requests[key].onnx_path))
-        seen.append(_coverage(sites, requests[key], results[key], "int8"))
+        seen.append(_coverage(sites, _Built(requests[key], results[key], ("",)), "int8"))
     selftest.check(*seen)
 
 
-def _coverage(
-    sites: tuple[MatMulSite, ...],
-    request: BuildRequest,
-    result: BuildResult,
-    precision: Precision,
-) -> EngineCoverage:
+@dataclass(frozen=True)
+class _Built:
+    """An engine, and the names of its profiles."""
+
+    request: BuildRequest
+    result: BuildResult
+    profiles: tuple[str, ...]
+
+
+def _coverage(sites: tuple[MatMulSite, ...], built: _Built, precision: Precision) -> EngineCoverage:
+    request, result = built.request, built.result
     text = Path(request.evidence_path).read_text(encoding="utf-8")
     if request.flavour is Flavour.RTX:
         plan = read_plan(Path(request.engine_path))
@@ -194,4 +201,4 @@ def _coverage(
         evidence = Evidence(
             "engine inspector", result.tensorrt_version, inspector.parse(text), None
         )
-    return cover(sites, evidence, precision, request.sm)
+    return cover(sites, evidence, precision, request.sm, built.profiles)

@@ -34,12 +34,14 @@ class Entrance(Protocol):
         source: where the model came from.
         data: token batches with what the model reads.
         sites: names of the tensors to be quantized.
+        residual_sites: those of them that the skip arm of a residual sum reads.
         tensors: gives their statistics.
     """
 
     source: ModelSource
     data: TokenData
     sites: tuple[str, ...]
+    residual_sites: tuple[str, ...]
 
     @property
     def tensors(self) -> Tensors:

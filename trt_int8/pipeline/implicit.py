@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trt_int8 import optional
+from trt_int8.calibrate.arrays import Batch
 from trt_int8.calibrate.tensorrt_cache import from_ranges
-from trt_int8.calibrate.texts import TokenArrays
 from trt_int8.engine.flavour import MODULE_OF
 from trt_int8.files import write_whole
 from trt_int8.pipeline.data import PreparedModel
@@ -59,9 +60,7 @@ def write_implicit(
     )
 
 
-def batches_at_opt(
-    batches: tuple[TokenArrays, ...], shapes: tuple[InputShape, ...]
-) -> Iterator[TokenArrays]:
+def batches_at_opt(batches: tuple[Batch, ...], shapes: tuple[InputShape, ...]) -> Iterator[Batch]:
     """The texts again, each cut or filled with 0 to the `opt` shape; a rest of a batch is dropped.
 
     TensorRT calibrates at `opt` only, and does not know padding.
@@ -76,11 +75,12 @@ def batches_at_opt(
     for start in range(0, len(texts) - rows + 1, rows):
         chunk = texts[start : start + rows]
         yield {
-            name: np.stack([_filled(text[name], size[1]) for text in chunk])
+            name: np.stack([_filled(text[name], size[1:]) for text in chunk])
             for name, size in sizes.items()
         }
 
 
-def _filled(tokens: NDArray[np.int64], length: int) -> NDArray[np.int64]:
-    cut = tokens[:length]
-    return np.pad(cut, (0, length - cut.size))
+def _filled(sample: NDArray[Any], sizes: tuple[int, ...]) -> NDArray[Any]:
+    cut = sample[tuple(slice(size) for size in sizes)]
+    missing = [(0, size - had) for size, had in zip(sizes, cut.shape, strict=True)]
+    return np.pad(cut, missing)

@@ -12,14 +12,22 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from trt_int8 import optional
+from trt_int8.annotate.guard import AttentionGuard
 from trt_int8.annotate.onnx_model import plan_onnx, weights_of
+from trt_int8.calibrate.arrays import ArrayData, Batch
 from trt_int8.calibrate.onnx_statistics import OnnxTensors
-from trt_int8.calibrate.texts import Texts, TokenArrays
+from trt_int8.calibrate.texts import Texts
 from trt_int8.errors import GraphError, ModelError, first_line
 from trt_int8.evaluate.compare import Outputs, float_outputs, run
+from trt_int8.graph.attention_form import attention_form
+from trt_int8.graph.foreign import raise_opset
 from trt_int8.graph.insert import has_qdq, insert_qdq, strip_qdq
 from trt_int8.graph.normalize import normalize
+from trt_int8.graph.opset import NEWEST, fit_opset, opset_of
+from trt_int8.graph.packed import split_packed
+from trt_int8.model.inputs import ModelInput, check_inputs, graph_inputs
 from trt_int8.model.source import ModelSource
+from trt_int8.pipeline.arrays import batch_arrays, note_texts, wanted_arrays
 from trt_int8.pipeline.data import (
     PreparedModel,
     TokenData,
@@ -29,13 +37,11 @@ from trt_int8.pipeline.data import (
 )
 from trt_int8.pipeline.entrance import Entrance
 from trt_int8.pipeline.options import InputOptions
+from trt_int8.pipeline.profiles import guard_of
 from trt_int8.pipeline.progress import Reporter
 from trt_int8.spec.ranges import RangeTable, TensorRange
 from trt_int8.spec.recipe import Recipe
 from trt_int8.spec.shapes import InputShape, bind_shapes
-
-# DequantizeLinear has an axis (one scale per output channel) from 13 on.
-MIN_OPSET = 13
 
 
 class OnnxEntrance:
@@ -48,13 +54,16 @@ class OnnxEntrance:
         shapes: tuple[InputShape, ...],
         graph: onnx.ModelProto,
         recipe: Recipe,
+        guard: AttentionGuard | None = None,
     ) -> None:
         """Plan where Q/DQ go.
 
         Raises:
             RecipeError: nothing in the graph matches the recipe.
         """
-        self._graph, self._plan = graph, plan_onnx(graph, recipe)
+        graph = split_packed(graph)
+        self._graph, self._plan = graph, plan_onnx(graph, recipe, guard)
+        self.residual_sites = self._plan.residual
         self._shapes = shapes_of(graph, shapes)
         self.source, self.data, self.sites = source, data.only(graph), self._plan.tensors
 
@@ -67,7 +76,7 @@ class OnnxEntrance:
         """Per input of a Linear the weights [K, N] of all Linears that read this tensor."""
         return weights_of(self._graph, self._plan)
 
-    def answers(self, ranges: dict[str, TensorRange] | None, batches: list[TokenArrays]) -> Outputs:
+    def answers(self, ranges: dict[str, TensorRange] | None, batches: list[Batch]) -> Outputs:
         """Float outputs per batch, with Q/DQ by `ranges`."""
         quantized = ranges is not None
         graph = insert_qdq(self._graph, self._plan, ranges) if ranges is not None else self._graph
@@ -91,13 +100,20 @@ class OnnxEntrance:
             calibration_sha256=data.sha256(),
             shapes=self._shapes,
             calibration=tuple(data.calibration),
+            placement=self._plan.notes,
         )
 
 
 def enter_onnx(
-    source: ModelSource, options: InputOptions, reporter: Reporter, texts: Texts
+    source: ModelSource, options: InputOptions, reporter: Reporter, given: Texts | ArrayData
 ) -> Entrance | PreparedModel:
-    """Load an ONNX file whose inputs are what its tokenizer makes.
+    """Load an ONNX file.
+
+    Args:
+        source: the file.
+        options: recipe, profile, tokenizer.
+        reporter: told of progress.
+        given: texts, if its inputs are what a tokenizer makes; else one array per input.
 
     Returns:
         A float graph ready to calibrate; a file that came with Q/DQ is prepared already.
@@ -106,19 +122,36 @@ def enter_onnx(
         TrtInt8Error: of the step that failed.
     """
     with reporter.task("Loading the model"):
-        loaded = load_onnx(source.path)
+        loaded = fit_opset(attention_form(load_onnx(source.path)))
         graph = normalize(loaded)
-        names = token_inputs(graph, source.path)
-        check_axes(graph, source.path)
-        profile = choose_profile(options.shapes, None)
-        shapes = bind_shapes(input_axes(graph), profile)
-        tokenizer = find_tokenizer(source.path, options.tokenizer, names)
-    data = tokenize_texts(tokenizer, texts, names, profile, options)
+        inputs = graph_inputs(graph)
+        check_inputs(inputs, source.path)
+        if isinstance(given, Texts):
+            check_text_inputs(inputs, source.path)
+            tokenizer = find_tokenizer(source.path, options.tokenizer, inputs)
+    if opset_of(graph) > NEWEST:
+        reporter.note(
+            f"the file stays in opset {opset_of(graph)}: to run its INT8 graph in ONNX Runtime, set"
+            " session.disable_quant_qdq to 1"
+        )
+    profile = choose_profile(options.shapes, None)
+    if isinstance(given, ArrayData):
+        data, axes = batch_arrays(given, inputs, profile, options)
+    else:
+        note_texts(given, options, reporter)
+        names = tuple(each.name for each in inputs)
+        data = tokenize_texts(tokenizer, given, names, profile, options)
+        axes = {each.name: each.axes for each in inputs}
+    shapes = bind_shapes(axes, profile)
     if has_qdq(graph):
         reporter.note("the ONNX file has Q/DQ: its own ranges are kept, the recipe is not used")
         fp32 = normalize(strip_qdq(loaded))
-        return PreparedModel(fp32, graph, None, data.held_out, data.sha256(), shapes)
-    return OnnxEntrance(source, data, shapes, graph, options.recipe)
+        used = tuple(data.calibration)
+        return PreparedModel(
+            fp32, graph, None, data.held_out, data.sha256(), shapes, used, by_recipe=False
+        )
+    guard = guard_of(options, shapes, inputs)
+    return OnnxEntrance(source, data, shapes, graph, options.recipe, guard)
 
 
 def load_onnx(path: Path) -> onnx.ModelProto:
@@ -126,7 +159,7 @@ def load_onnx(path: Path) -> onnx.ModelProto:
 
     Raises:
         ModelError: it is damaged or is not ONNX.
-        GraphError: its opset is too old.
+        GraphError: its opset is too old to be converted, or it is a float model in half precision.
     """
     try:
         loaded = onnx.load(str(path))
@@ -137,14 +170,9 @@ def load_onnx(path: Path) -> onnx.ModelProto:
             wanted="an intact .onnx file with its external data beside it",
             todo="export or copy it again",
         ) from error
-    opset = max((o.version for o in loaded.opset_import if o.domain in ("", "ai.onnx")), default=0)
-    if opset < MIN_OPSET:
-        raise GraphError(
-            f"{str(path)!r} uses opset {opset}",
-            wanted=f"opset {MIN_OPSET} or newer",
-            todo="export it with opset_version=17",
-        )
-    if _computes_in_half(loaded.graph):
+    loaded = raise_opset(loaded)
+    # Float weights in half have lost bits; a Q/DQ file is taken for its codes and ranges.
+    if not has_qdq(loaded) and _computes_in_half(loaded.graph):
         raise GraphError(
             f"{str(path)!r} holds float16 or bfloat16 tensors",
             wanted="a float32 model (its FP16 twin is made here)",
@@ -162,55 +190,26 @@ def _computes_in_half(graph: onnx.GraphProto) -> bool:
     return bool(stored & read) or any(v.type.tensor_type.elem_type in half for v in ends)
 
 
-def token_inputs(graph: onnx.ModelProto, path: Path) -> tuple[str, ...]:
-    """Names of the graph's inputs.
+def check_text_inputs(inputs: tuple[ModelInput, ...], path: Path) -> None:
+    """Refuse inputs that texts cannot fill: of another type, or of a fixed size.
+
+    Texts have many lengths, and padding to a fixed one would enter the ranges.
 
     Raises:
-        ModelError: one of them is not int64, so it does not come from a tokenizer.
+        CalibrationError: saying which arrays the model wants instead.
     """
-    for value in graph.graph.input:
-        kind = value.type.tensor_type.elem_type
-        if kind != onnx.TensorProto.INT64:
-            raise ModelError(
-                f"the input {value.name!r} of {path.name!r} is"
-                f" {onnx.TensorProto.DataType.Name(kind).lower()}",
-                wanted="int64 token inputs: only text models are supported",
-                todo="export a model that reads token ids",
-            )
-    return tuple(value.name for value in graph.graph.input)
+    for given in inputs:
+        dynamic = not any(isinstance(axis, int) for axis in given.axes)
+        if given.dtype != "int64" or len(given.axes) != 2 or not dynamic:
+            raise wanted_arrays(path.name, inputs)
 
 
-def check_axes(model: onnx.ModelProto, path: Path) -> None:
-    """Refuse fixed input sizes: texts have many lengths, and padding would enter the ranges.
-
-    Raises:
-        GraphError: naming the input and its axes.
-    """
-    for name, axes in input_axes(model).items():
-        if len(axes) != 2 or any(isinstance(axis, int) for axis in axes):
-            raise GraphError(
-                f"input {name!r} of {path.name!r} has the axes {list(axes)}",
-                wanted="two dynamic axes, batch and sequence",
-                todo="export the model with dynamic axes",
-            )
-
-
-def input_axes(model: onnx.ModelProto) -> dict[str, tuple[int | str | None, ...]]:
-    """Per graph input its axes: a fixed size, the name of a dynamic axis, or None if unnamed."""
-    return {
-        value.name: tuple(
-            dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
-            for dim in value.type.tensor_type.shape.dim
-        )
-        for value in model.graph.input
-    }
-
-
-def find_tokenizer(path: Path, folder: Path | None, names: tuple[str, ...]) -> Any:
+def find_tokenizer(path: Path, folder: Path | None, inputs: tuple[ModelInput, ...]) -> Any:
     """Load the tokenizer of an ONNX file: from `folder`, or from the file's folder or its parent.
 
     Raises:
-        ModelError: there is none, or it does not make the inputs `names`.
+        ModelError: there is none.
+        CalibrationError: it does not make these inputs.
     """
     transformers = optional.load("transformers")
     places = [folder] if folder is not None else [path.parent, path.parent.parent]
@@ -218,17 +217,13 @@ def find_tokenizer(path: Path, folder: Path | None, names: tuple[str, ...]) -> A
         if (place / "tokenizer.json").is_file() or (place / "vocab.txt").is_file():
             tokenizer = _load_tokenizer(transformers, place)
             made = set(tokenizer("a", "b"))
-            if not set(names) <= made:
-                raise ModelError(
-                    f"{path.name!r} has the inputs {list(names)}",
-                    wanted=f"inputs that its tokenizer makes: {sorted(made)}",
-                    todo="pass the right --tokenizer; only text models are supported",
-                )
+            if not {given.name for given in inputs} <= made:
+                raise wanted_arrays(path.name, inputs, f"its tokenizer makes {sorted(made)}")
             return tokenizer
     raise ModelError(
         f"no tokenizer in {[str(p) for p in places]}",
         wanted="tokenizer.json or vocab.txt",
-        todo="pass --tokenizer FOLDER",
+        todo="pass --tokenizer FOLDER, or --calib FILE.npz with one array per input of the model",
     )
 
 

@@ -20,11 +20,13 @@ class InputOptions(Frozen):
     Attributes:
         model: folder, hub id, `package:NAME` or `.onnx` file.
         recipe: what to quantize and how.
-        calib: text file; None for the built-in English sentences.
+        calib: text file, or `.npz` file (or folder of such) with one array per input of the
+            model; None for the built-in English sentences.
         shapes: profile asked for; None for the default, cut to what the model allows.
         tokenizer: folder of the tokenizer of an ONNX model; None to look beside it.
         ray: address of a Ray cluster that shares the calibration, `local` to start one on this
             machine; None for this process alone.
+        sms: compute capabilities of the targets, None for the local card; () if no engine is built.
     """
 
     model: str
@@ -33,6 +35,7 @@ class InputOptions(Frozen):
     shapes: ShapeProfile | None = None
     tokenizer: Path | None = None
     ray: str | None = None
+    sms: tuple[int | None, ...] = ()
 
 
 class CalibrateOptions(InputOptions):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from trt_int8.calibrate.texts import builtin_texts, read_texts
 from trt_int8.errors import ModelError
 from trt_int8.model.source import ModelSource
+from trt_int8.pipeline.arrays import read_data
 from trt_int8.pipeline.data import PreparedModel
 from trt_int8.pipeline.entrance import Entrance
 from trt_int8.pipeline.onnx_entrance import enter_onnx
@@ -12,9 +12,7 @@ from trt_int8.pipeline.options import BuildOptions, InputOptions
 from trt_int8.pipeline.progress import Reporter
 from trt_int8.pipeline.ranges import choose_ranges
 from trt_int8.pipeline.torch_entrance import enter_torch
-
-# Below this a single text moves the ranges, and the mean cosine of a quarter of them is coarse.
-FEW_TEXTS = 100
+from trt_int8.pipeline.trained_entrance import enter_trained
 
 
 def prepare(source: ModelSource, options: BuildOptions, reporter: Reporter) -> PreparedModel:
@@ -47,23 +45,23 @@ def enter(
         source: the model.
         options: recipe and data.
         reporter: told of progress.
-        as_graph: export a Hugging Face model first, and quantize its graph.
+        as_graph: export a Hugging Face model first, and quantize its graph; so is one whose recipe
+            only a graph can follow.
 
     Returns:
-        A float model ready to calibrate; an ONNX file that came with Q/DQ is prepared already.
+        A float model ready to calibrate; an ONNX file with Q/DQ, or a checkpoint with ranges,
+        is prepared already.
 
     Raises:
         TrtInt8Error: of the stage that failed.
     """
-    texts = read_texts(options.calib or builtin_texts())
-    if options.calib is None:
-        reporter.note(
-            "calibrating on the built-in English sentences; pass --calib with texts of your own"
-        )
-    if len(texts.items) < FEW_TEXTS:
-        reporter.note(
-            f"{texts.origin} has only {len(texts.items)} texts: a few hundred give steadier ranges"
-        )
+    for warning in options.recipe.warnings:
+        reporter.note(f"recipe {options.recipe.name!r}: {warning}")
+    data = read_data(options.calib)
     if source.kind == "onnx":
-        return enter_onnx(source, options, reporter, texts)
-    return enter_torch(source, options, reporter, texts, as_graph=as_graph)
+        return enter_onnx(source, options, reporter, data)
+    trained = enter_trained(source, options, reporter, data)
+    if trained is not None:
+        return trained
+    as_graph = as_graph or options.recipe.needs_graph
+    return enter_torch(source, options, reporter, data, as_graph=as_graph)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from trt_int8 import __version__
@@ -15,6 +16,7 @@ from trt_int8.errors import CalibrationError
 from trt_int8.pipeline.entrance import Entrance
 from trt_int8.pipeline.options import BuildOptions
 from trt_int8.pipeline.progress import Reporter
+from trt_int8.pipeline.residual_guard import refuse_one_sided
 from trt_int8.spec.methods import Method
 from trt_int8.spec.ranges import AffineRange, RangeTable, TensorRange
 
@@ -24,20 +26,31 @@ _PLACEHOLDER = TensorRange(amax=1.0, peak=1.0)
 def choose_ranges(entrance: Entrance, options: BuildOptions, reporter: Reporter) -> RangeTable:
     """Ranges from the file the user named, else from the cache folder, else calibrated now.
 
+    A recipe with residual sums calibrates in any case: only statistics show outliers.
+
     Raises:
         CalibrationError: the file or the cache is damaged or of something else.
         RangeError: a tensor has no usable range.
+        RecipeError: it quantizes residual sums that have one-sided outliers.
     """
+    guarded = options.recipe.is_guarded
     if options.ranges is not None:
-        return read_ranges(options.ranges, entrance)
+        table = read_ranges(options.ranges, entrance)
+        if guarded:
+            _check_residuals(entrance, options, Needs(), reporter)
+        return table
     wanted = empty_table(entrance, options.recipe.calibration.parsed())
     path = cache.cache_path(options.cache, wanted) if options.cache is not None else None
-    stored = cache.load(path, wanted) if path is not None else None
+    stored = cache.load(path, wanted) if path is not None and not guarded else None
     if stored is not None:
         reporter.note(f"ranges taken from {path}")
         return stored
     method = options.recipe.calibration.parsed()
-    statistics = collect(entrance, needs_of([method]), options.ray, reporter)
+    needs = needs_of([method])
+    if guarded:
+        statistics = _check_residuals(entrance, options, needs, reporter)
+    else:
+        statistics = collect(entrance, needs, options.ray, reporter)
     ranges = find_symmetric(entrance, statistics, method, reporter)
     table = wanted.model_copy(update={"ranges": ranges})
     if path is not None:
@@ -46,6 +59,16 @@ def choose_ranges(entrance: Entrance, options: BuildOptions, reporter: Reporter)
         except OSError as error:  # the ranges are at hand: a read-only folder is no reason to stop
             reporter.note(f"ranges not kept in {path.parent} ({error.strerror})")
     return table
+
+
+def _check_residuals(
+    entrance: Entrance, options: BuildOptions, needs: Needs, reporter: Reporter
+) -> Statistics:
+    """Collect what is needed, and refuse one-sided outliers of residual sums by it."""
+    with_histogram = replace(needs, histogram=True)
+    statistics = collect(entrance, with_histogram, options.ray, reporter)
+    refuse_one_sided(options.recipe, entrance.residual_sites, statistics)
+    return statistics
 
 
 def collect(entrance: Entrance, needs: Needs, ray: str | None, reporter: Reporter) -> Statistics:

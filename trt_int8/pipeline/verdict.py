@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from trt_int8.spec.accuracy import AccuracyReport
+from trt_int8.spec.build import Precision
 from trt_int8.spec.coverage import EngineCoverage, NodeCoverage
 from trt_int8.spec.manifest import Policy, Verdict
 
@@ -16,8 +17,20 @@ _CAUSES = (
 )
 
 
-def judge(policy: Policy, coverage: Iterable[EngineCoverage], accuracy: AccuracyReport) -> Verdict:
-    """Compare coverage of every INT8 engine and accuracy with the policy."""
+def judge(
+    policy: Policy,
+    coverage: Iterable[EngineCoverage],
+    accuracy: AccuracyReport,
+    notes: tuple[str, ...] = (),
+) -> Verdict:
+    """Compare coverage of every INT8 engine and accuracy with the policy.
+
+    Args:
+        policy: what was asked for.
+        coverage: of every engine.
+        accuracy: on held-out data.
+        notes: what the plan left out of INT8; handed on as warnings.
+    """
     coverage = tuple(coverage)
     failures = [
         failure
@@ -34,19 +47,31 @@ def judge(policy: Policy, coverage: Iterable[EngineCoverage], accuracy: Accuracy
     return Verdict(
         recommended="fp16" if failures else "int8",
         failures=tuple(failures),
-        warnings=(*_unfused(coverage), *_doubtful_kernels(coverage)),
+        warnings=(*notes, *_unfused(coverage), *_doubtful_kernels(coverage)),
     )
 
 
 def _unfused(coverage: tuple[EngineCoverage, ...]) -> Iterator[str]:
     """INT8 attention split into several kernels can lose to the twin's one FP16 kernel."""
-    fused = {e.sm: e.attentions_fused for e in coverage if e.precision == "fp16"}
+    fused = {(e.sm, name): count for e in coverage for name, count in _fused(e, "fp16")}
     for engine in coverage:
-        if engine.precision == "int8" and engine.attentions_fused < fused.get(engine.sm, 0):
-            yield (
-                f"{_target(engine)}: {engine.attentions_fused} of {engine.attentions} attentions"
-                f" are one kernel in INT8, {fused[engine.sm]} in FP16; {_CAUSES}"
-            )
+        for name, count in _fused(engine, "int8"):
+            in_fp16 = fused.get((engine.sm, name), 0)
+            if count < in_fp16:
+                yield (
+                    f"{_target(engine)}{name and f', profile {name}'}: {count} of"
+                    f" {engine.attentions} attentions are one kernel in INT8, {in_fp16} in FP16;"
+                    f" {_CAUSES}"
+                )
+
+
+def _fused(engine: EngineCoverage, precision: Precision) -> list[tuple[str, int]]:
+    """Attentions that are one kernel, per profile; under no name if there is one profile."""
+    if engine.precision != precision:
+        return []
+    if not engine.profiles:
+        return [("", engine.attentions_fused)]
+    return [(each.profile, each.attentions_fused) for each in engine.profiles]
 
 
 def _doubtful_kernels(coverage: tuple[EngineCoverage, ...]) -> Iterator[str]:
@@ -54,7 +79,11 @@ def _doubtful_kernels(coverage: tuple[EngineCoverage, ...]) -> Iterator[str]:
     for engine in coverage:
         int8 = [node for node in engine.nodes if node.runs == "int8"]
         loose = [node for node in int8 if node.constant_weight is False]
-        half = [node for node in int8 if not node.fused_attention and node.output == "half"]
+        # The BMMs of attention have one scale per tensor, which their kernel applies to the
+        # accumulator before it writes (`alpha` in the plan); a Linear with one scale per channel
+        # writes the accumulator as it is.
+        linear = [n for n in int8 if n.role != "attention" and not n.fused_attention]
+        half = [node for node in linear if node.output == "half"]
         if loose:
             yield (
                 f"{_target(engine)}: {len(loose)} weights are no constants of the engine (they are"
@@ -77,11 +106,16 @@ def _target(engine: EngineCoverage) -> str:
 
 
 def _coverage_failures(policy: Policy, engine: EngineCoverage) -> list[str]:
+    if policy.min_coverage > 0 and not engine.expected:
+        return [f"no matmul runs INT8 on {_target(engine)}: all are left in float on purpose"]
     if engine.fraction >= policy.min_coverage:
         return []
-    missing = [node for node in engine.counted if node.runs != "int8"]
+    missing = [node for node in engine.expected if node.runs != "int8"]
+    meant = len(engine.expected)
+    left = len(engine.counted) - meant
     return [
-        f"{engine.int8_count} of {len(engine.counted)} matmuls run INT8 on {_target(engine)},"
-        f" wanted {policy.min_coverage:.0%} (--min-coverage); not INT8: {_names(missing)}"
+        f"{meant - len(missing)} of {meant} matmuls run INT8 on {_target(engine)}"
+        + (f" ({left} more are left in float on purpose)" if left else "")
+        + f", wanted {policy.min_coverage:.0%} (--min-coverage); not INT8: {_names(missing)}"
         f" ({missing[0].reason})"
     ]

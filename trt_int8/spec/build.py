@@ -6,7 +6,7 @@ from enum import Enum
 from typing import Literal
 
 from trt_int8.spec.base import Frozen
-from trt_int8.spec.shapes import InputShape
+from trt_int8.spec.shapes import Profile
 
 
 class Flavour(str, Enum):
@@ -52,7 +52,7 @@ class BuildRequest(Frozen):
         evidence_path: where the builder's layer listing goes (RTX: the VERBOSE `Layers:` block;
             TensorRT: engine inspector JSON).
         sm: compute capability to build for; None for the card in this machine.
-        shapes: one optimization profile.
+        profiles: the optimization profiles, at least one, in the order the engine has them.
         timing_cache: file to read and update; None for none. No effect in TensorRT-RTX.
         plugin_libraries: shared libraries to register before parsing.
         implicit: let TensorRT place INT8 by a calibration cache; None for what the graph says.
@@ -63,7 +63,7 @@ class BuildRequest(Frozen):
     engine_path: str
     evidence_path: str
     sm: int | None
-    shapes: tuple[InputShape, ...]
+    profiles: tuple[Profile, ...]
     timing_cache: str | None = None
     plugin_libraries: tuple[str, ...] = ()
     implicit: ImplicitInt8 | None = None

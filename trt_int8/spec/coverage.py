@@ -12,6 +12,10 @@ Role = Literal["linear", "attention", "small", "other"]
 Runs = Literal["int8", "float", "unmapped", "disputed"]
 
 
+# The matmuls that a policy looks at.
+COUNTED_ROLES: tuple[Role, ...] = ("linear", "attention")
+
+
 class NodeCoverage(Frozen):
     """One MatMul or Gemm of the ONNX file in one engine.
 
@@ -28,6 +32,7 @@ class NodeCoverage(Frozen):
         kernel: name of the engine layer.
         fused_attention: it is part of one fused attention kernel.
         reason: why it is not INT8; empty if it is.
+        left_float: the recipe, or a rule with its reason, leaves it in float.
     """
 
     node: str
@@ -40,10 +45,27 @@ class NodeCoverage(Frozen):
     kernel: str
     fused_attention: bool
     reason: str
+    left_float: bool = False
+
+
+class ProfileCoverage(Frozen):
+    """Coverage of one optimization profile of an engine: each has kernels of its own.
+
+    Attributes:
+        profile: its name, for example "seq 16-384".
+        int8: Linear and attention matmuls proven to run INT8 in it.
+        attentions_fused: attentions that are one kernel in it.
+        attentions_int8: of those, with INT8 in both BMMs.
+    """
+
+    profile: str
+    int8: int
+    attentions_fused: int
+    attentions_int8: int
 
 
 class EngineCoverage(Frozen):
-    """Coverage of one engine.
+    """Coverage of one engine. What does not hold in every profile does not hold.
 
     Attributes:
         sm: compute capability times ten; None if built for the local card.
@@ -54,6 +76,7 @@ class EngineCoverage(Frozen):
         attentions: attention blocks in the ONNX file.
         attentions_fused: of those, run as one kernel.
         attentions_int8: of those, as one kernel with INT8 in both BMMs.
+        profiles: the same figures per optimization profile, if there are several.
     """
 
     sm: int | None
@@ -64,6 +87,7 @@ class EngineCoverage(Frozen):
     attentions: int
     attentions_fused: int
     attentions_int8: int
+    profiles: tuple[ProfileCoverage, ...] = ()
 
     @property
     def label(self) -> str:
@@ -78,9 +102,15 @@ class EngineCoverage(Frozen):
     @property
     def counted(self) -> tuple[NodeCoverage, ...]:
         """The nodes a policy looks at: all Linear and attention matmuls."""
-        return tuple(node for node in self.nodes if node.role in ("linear", "attention"))
+        return tuple(node for node in self.nodes if node.role in COUNTED_ROLES)
+
+    @property
+    def expected(self) -> tuple[NodeCoverage, ...]:
+        """The counted nodes that are to run INT8: all but those left in float on purpose."""
+        return tuple(node for node in self.counted if not node.left_float)
 
     @property
     def fraction(self) -> float:
-        """Share of the counted nodes that runs INT8; 1.0 if there is none."""
-        return self.int8_count / len(self.counted) if self.counted else 1.0
+        """Share of the expected nodes that runs INT8; 1.0 if there is none."""
+        expected = self.expected
+        return sum(n.runs == "int8" for n in expected) / len(expected) if expected else 1.0

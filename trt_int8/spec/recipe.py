@@ -1,15 +1,17 @@
-"""Recipes: what to quantize and how to calibrate it. Read from a small TOML file."""
+"""Recipes: what to quantize and how to calibrate it. By name, or from a small TOML file."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, StrictBool, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
 from trt_int8.errors import RecipeError
 from trt_int8.spec.base import Frozen
+from trt_int8.spec.ladder import LADDER, NAMES
 from trt_int8.spec.methods import METHODS, Method, parse_method
 
 if sys.version_info >= (3, 11):
@@ -19,7 +21,10 @@ else:
 
 
 DEFAULT_METHOD = "output"
+_TODO = "see the README for the settings of a recipe"
 WeightMethod = Literal["max", "mse"]
+WeightScales = Literal["channel", "tensor"]
+Linears = bool | Literal["ffn"]
 
 
 class CalibrationSettings(Frozen):
@@ -63,56 +68,135 @@ class Recipe(Frozen):
 
     Attributes:
         name: shown in reports.
-        linear: inputs and weights (per output channel) of Linear layers.
+        linear: inputs and weights of Linear layers: all, none, or those of the feed-forward blocks
+            alone (`"ffn"`).
         attention: Q, K, V, softmax output and attention output of each attention.
+        residual: the skip arm of each residual sum reads the INT8 pair of its source, which in a
+            post-LN model is the LayerNorm output that the Linear layers read too.
+        embeddings: embedding tables are stored as INT8, one scale per row.
+        gemm_output: the result of each quantized Linear, before its bias.
+        softmax_input: the masked scores.
+        weight_scales: one weight scale per output `channel`, or one per `tensor`; Q, K and V of
+            one attention then share theirs.
         keep: glob patterns of module or node names that stay FP16.
+        force: quantize residual sums although they have one-sided outliers.
         calibration: how ranges are found.
     """
 
     name: str = "linear+attention"
-    linear: StrictBool = True
+    linear: Linears = True
     attention: StrictBool = True
+    residual: StrictBool = False
+    embeddings: StrictBool = False
+    gemm_output: StrictBool = False
+    softmax_input: StrictBool = False
+    weight_scales: WeightScales = "channel"
     keep: tuple[str, ...] = ()
+    force: StrictBool = False
     calibration: CalibrationSettings = CalibrationSettings()
 
+    @field_validator("linear", mode="before")
+    @classmethod
+    def _true_false_or_ffn(cls, value: object) -> object:
+        if isinstance(value, bool) or value == "ffn":
+            return value
+        raise PydanticCustomError("linears", 'a valid boolean or "ffn"')
 
-def load_recipe(path: Path | None) -> Recipe:
-    """Read a recipe file; None gives the default recipe.
+    @property
+    def needs_graph(self) -> bool:
+        """It can only be placed in an ONNX graph, not in the modules of a PyTorch model."""
+        switches = (self.residual, self.embeddings, self.gemm_output, self.softmax_input)
+        return any(switches) or self.linear == "ffn" or self.weight_scales == "tensor"
+
+    @property
+    def is_guarded(self) -> bool:
+        """One-sided outliers on a residual sum refuse it."""
+        return self.residual and not self.force
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What to know before it is used, one sentence each."""
+        found = []
+        if self.residual:
+            found.append(
+                "residual sums become INT8, which costs accuracy, most of it where their outliers"
+                " are one-sided; compare with linear+attention"
+            )
+        if self.softmax_input:
+            found.append(
+                "masked scores become the lowest INT8 score, not minus infinity: padding and"
+                " masked tokens leak into the softmax"
+            )
+        if self.weight_scales == "tensor":
+            found.append("one scale per weight tensor: channels with small weights lose accuracy")
+        return tuple(found)
+
+
+def load_recipe(given: str | Path | None) -> Recipe:
+    """A recipe by its name, or read from a TOML file; None gives the default recipe.
+
+    Args:
+        given: a name of `spec.ladder.LADDER`, or the path of a file. A Path is never a name.
 
     Raises:
-        RecipeError: the file is missing, is not TOML, or has an unknown or wrong setting.
+        RecipeError: the name is unknown, the file is missing, is not TOML, or has an unknown or
+            wrong setting.
     """
-    if path is None:
+    if given is None:
         return Recipe()
-    todo = "see the README for the settings of a recipe"
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    if isinstance(given, str):
+        if given in LADDER:
+            return Recipe.model_validate({"name": given, **LADDER[given].settings})
+        if not given.endswith(".toml") and not (given and Path(given).exists()):
+            raise RecipeError(
+                f"recipe {given!r} is unknown",
+                wanted=f"{NAMES}, or a .toml file",
+                todo="correct it",
+            )
+        given = Path(given)
+    recipe = _read(given)
+    if not (recipe.linear or recipe.attention or recipe.residual or recipe.embeddings):
         raise RecipeError(
-            f"no recipe file {str(path)!r}", wanted="a TOML file", todo="check the path"
-        ) from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RecipeError(
-            f"recipe {str(path)!r} cannot be read ({error})", wanted="TOML text", todo=todo
-        ) from error
+            f"recipe {str(given)!r} quantizes nothing",
+            wanted="linear = true or attention = true",
+            todo="switch one of them on",
+        )
+    return recipe
+
+
+def _read(path: Path) -> Recipe:
+    data = _toml(path)
+    base = data.pop("base", None)
+    if base is not None and (not isinstance(base, str) or base not in LADDER):
+        raise _wrong(path, "base", base, NAMES)
+    settings: dict[str, Any] = {} if base is None else LADDER[base].settings
     try:
-        recipe = Recipe.model_validate({"name": path.stem, **data})
+        return Recipe.model_validate({"name": path.stem, **settings, **data})
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         wanted = first["msg"][0].lower() + first["msg"][1:]
         if first["type"] == "extra_forbidden":
             known = CalibrationSettings if where.startswith("calibration.") else Recipe
-            wanted = f"only the settings {', '.join(known.model_fields)}"
+            fields = [*known.model_fields, *(("base",) if known is Recipe else ())]
+            wanted = f"only the settings {', '.join(fields)}"
+        raise _wrong(path, where, first["input"], wanted) from error
+
+
+def _wrong(path: Path, setting: str, value: object, wanted: str) -> RecipeError:
+    return RecipeError(
+        f"recipe {str(path)!r}: setting {setting!r} is {value!r}", wanted=wanted, todo=_TODO
+    )
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
         raise RecipeError(
-            f"recipe {str(path)!r}: setting {where!r} is {first['input']!r}",
-            wanted=wanted,
-            todo=todo,
+            f"no recipe file {str(path)!r}", wanted="a TOML file", todo="check the path"
         ) from error
-    if not (recipe.linear or recipe.attention):
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RecipeError(
-            f"recipe {str(path)!r} quantizes nothing",
-            wanted="linear = true or attention = true",
-            todo="switch one of them on",
-        )
-    return recipe
+            f"recipe {str(path)!r} cannot be read ({error})", wanted="TOML text", todo=_TODO
+        ) from error

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from pydantic import model_validator
 
@@ -24,8 +25,11 @@ _ALIASES = {
     "s": "seq",
     "max_seq_len": "seq",
 }
+_AXIS = re.compile(r"([A-Za-z_][\w.]*)=(.+)")
 # At most 9 digits: TensorRT refuses tensors of 2^31 elements and more.
-_ITEM = re.compile(r"([A-Za-z_][\w.]*)=([0-9]{1,9})(?::([0-9]{1,9}):([0-9]{1,9}))?")
+_SIZES = re.compile(r"([0-9]{1,9})(?::([0-9]{1,9}):([0-9]{1,9}))?")
+# Every profile has kernels of its own, which cost engine size and build time (docs/profiles.md).
+MAX_PROFILES = 16
 
 
 class DimRange(Frozen):
@@ -54,27 +58,44 @@ class ShapeProfile(Frozen):
     """Ranges by axis name; the names `batch` and `seq` match the usual spellings.
 
     Attributes:
-        dims: by axis name.
+        dims: by axis name; with `parts`, the least range around all of them.
         asked: the user named these axes, so each must be in the model; False for the default.
+        parts: the ranges of each optimization profile, if there are several; all have the same
+            axes.
     """
 
     dims: dict[str, DimRange]
     asked: bool = True
+    parts: tuple[dict[str, DimRange], ...] = ()
 
     def of(self, axis: str) -> DimRange | None:
         """The range of an axis by its name in the model, or None."""
         key = canonical_axis(axis)
         return self.dims.get(key) or self.dims.get(axis)
 
+    def profiles(self) -> tuple[ShapeProfile, ...]:
+        """Each optimization profile by itself, in the order the engine has them."""
+        if not self.parts:
+            return (self,)
+        return tuple(ShapeProfile(dims=dims, asked=self.asked) for dims in self.parts)
+
     def with_limit(self, axis: str, limit: int) -> ShapeProfile:
-        """The same profile with one axis cut to `limit`."""
-        old = self.dims[axis]
-        new = DimRange(min=min(old.min, limit), opt=min(old.opt, limit), max=min(old.max, limit))
-        return self.model_copy(update={"dims": {**self.dims, axis: new}})
+        """The same with one axis cut to `limit`; a profile that lies wholly above it goes."""
+        kept = [part for part in self.parts if part[axis].min <= limit]
+        cut = tuple({**part, axis: _cut(part[axis], limit)} for part in kept)
+        update = {"dims": {**self.dims, axis: _cut(self.dims[axis], limit)}, "parts": cut}
+        return self.model_copy(update=update)
 
     def __str__(self) -> str:
-        """As on the command line."""
-        return ",".join(f"{name}={dim}" for name, dim in self.dims.items())
+        """As on the command line; several profiles with a blank between them."""
+        texts = (
+            ",".join(f"{name}={dim}" for name, dim in each.dims.items()) for each in self.profiles()
+        )
+        return " ".join(texts)
+
+
+def _cut(dim: DimRange, limit: int) -> DimRange:
+    return DimRange(min=min(dim.min, limit), opt=min(dim.opt, limit), max=min(dim.max, limit))
 
 
 def canonical_axis(name: str) -> str:
@@ -87,29 +108,89 @@ def default_profile() -> ShapeProfile:
     return parse_shapes(DEFAULT_SHAPES).model_copy(update={"asked": False})
 
 
-def parse_shapes(text: str) -> ShapeProfile:
+def parse_shapes(text: str, *more: str) -> ShapeProfile:
     """Read "batch=1:8:32,seq=16:128:384"; "seq=128" means one fixed size.
 
+    Several profiles: one text for each, or several ranges of an axis with `|` between them,
+    "seq=16:64:128|129:256:384" (if two axes have several, each is combined with each).
+
     Raises:
-        ShapeError: an item is malformed, repeated, or not min <= opt <= max.
+        ShapeError: an item is malformed, repeated, or not min <= opt <= max; the profiles have
+            different axes, two are equal, or there are more than `MAX_PROFILES`.
     """
-    dims: dict[str, DimRange] = {}
+    parts = [part for one in (text, *more) for part in _parts(one)]
+    _check_parts(parts)
+    if len(parts) == 1:
+        return ShapeProfile(dims=parts[0])
+    return ShapeProfile(dims=_around(parts), parts=tuple(parts))
+
+
+def _parts(text: str) -> list[dict[str, DimRange]]:
+    """The profiles of one `--shapes`."""
+    dims: dict[str, list[DimRange]] = {}
     for item in filter(None, (part.strip() for part in text.split(","))):
-        match = _ITEM.fullmatch(item)
-        if match is None:
+        match = _AXIS.fullmatch(item)
+        sizes = [_SIZES.fullmatch(one.strip()) for one in match[2].split("|")] if match else [None]
+        if match is None or None in sizes:
             raise ShapeError(
                 f"--shapes item {item!r}",
                 wanted="axis=min:opt:max or axis=size, whole numbers below 10^9",
-                todo=f"write it like {DEFAULT_SHAPES!r}",
+                todo=f"write it like {DEFAULT_SHAPES!r}; several profiles like"
+                " 'seq=16:64:128|129:256:384'",
             )
-        axis, low, opt, high = match.groups()
-        key = canonical_axis(axis)
+        key = canonical_axis(match[1])
         if key in dims:
             raise ShapeError(
                 f"--shapes names the axis {key!r} twice", wanted="each once", todo="remove one"
             )
-        dims[key] = DimRange(min=int(low), opt=int(opt or low), max=int(high or low))
-    return ShapeProfile(dims=dims)
+        dims[key] = [_range(one) for one in sizes if one is not None]
+    count = 1
+    for choices in dims.values():
+        count *= len(choices)
+    _check_count(count)
+    return [dict(zip(dims, chosen, strict=True)) for chosen in itertools.product(*dims.values())]
+
+
+def _range(match: re.Match[str]) -> DimRange:
+    low, opt, high = match.groups()
+    return DimRange(min=int(low), opt=int(opt or low), max=int(high or low))
+
+
+def _check_parts(parts: Sequence[dict[str, DimRange]]) -> None:
+    _check_count(len(parts))
+    for number, part in enumerate(parts[1:], 2):
+        if set(part) != set(parts[0]):
+            raise ShapeError(
+                f"profile {number} of --shapes has the axes {sorted(part)}, the first"
+                f" {sorted(parts[0])}",
+                wanted="the same axes in every profile",
+                todo="give each --shapes all axes",
+            )
+        if part in parts[: number - 1]:
+            raise ShapeError(
+                f"profile {number} of --shapes is there twice", wanted="each once", todo="remove it"
+            )
+
+
+def _check_count(count: int) -> None:
+    if count > MAX_PROFILES:
+        raise ShapeError(
+            f"--shapes asks for {count} profiles",
+            wanted=f"at most {MAX_PROFILES} (every profile adds kernels to the engine)",
+            todo="give fewer ranges",
+        )
+
+
+def _around(parts: Sequence[dict[str, DimRange]]) -> dict[str, DimRange]:
+    """Per axis the least range around those of all profiles; the opt of the first."""
+    return {
+        axis: DimRange(
+            min=min(part[axis].min for part in parts),
+            opt=parts[0][axis].opt,
+            max=max(part[axis].max for part in parts),
+        )
+        for axis in parts[0]
+    }
 
 
 class InputShape(Frozen):
@@ -119,6 +200,12 @@ class InputShape(Frozen):
     min: tuple[int, ...]
     opt: tuple[int, ...]
     max: tuple[int, ...]
+
+
+# One optimization profile: the sizes of every input.
+Profile = tuple[InputShape, ...]
+# Per axis of an input a fixed size, the name of a dynamic axis, or None if it has no name.
+Axes = Sequence[int | str | None]
 
 
 def bind_shapes(
@@ -141,7 +228,7 @@ def bind_shapes(
             if isinstance(axis, int):
                 sizes.append(DimRange(min=axis, opt=axis, max=axis))
                 continue
-            found, key = _range_of(axis, index, profile)
+            found, key = range_of(axis, index, profile)
             if found is None:
                 raise ShapeError(
                     f"input {name!r} has a dynamic axis {axis or index!r} without a range",
@@ -150,19 +237,23 @@ def bind_shapes(
                 )
             used.add(key)
             sizes.append(found)
-        bound.append(
-            InputShape(
-                name=name,
-                min=tuple(s.min for s in sizes),
-                opt=tuple(s.opt for s in sizes),
-                max=tuple(s.max for s in sizes),
-            )
-        )
+        bound.append(input_shape(name, sizes))
     _refuse_unused(inputs, profile, used)
     return tuple(bound)
 
 
-def _range_of(axis: str | None, index: int, profile: ShapeProfile) -> tuple[DimRange | None, str]:
+def input_shape(name: str, sizes: Sequence[DimRange]) -> InputShape:
+    """An input with these sizes per axis."""
+    return InputShape(
+        name=name,
+        min=tuple(s.min for s in sizes),
+        opt=tuple(s.opt for s in sizes),
+        max=tuple(s.max for s in sizes),
+    )
+
+
+def range_of(axis: str | None, index: int, profile: ShapeProfile) -> tuple[DimRange | None, str]:
+    """The range of a dynamic axis, by its name or else its place; and the name it goes by."""
     positional = {0: "batch", 1: "seq"}.get(index, "")
     name = axis or positional
     found = profile.of(name)
@@ -184,10 +275,14 @@ def _refuse_unused(
         )
 
 
-def describe(shapes: tuple[InputShape, ...]) -> str:
-    """The profile in one line: "input_ids 1x16 / 8x128 / 32x384 (min / opt / max)"."""
+def describe(profiles: Iterable[Profile]) -> str:
+    """In one line: "input_ids 1x16 / 8x128 / 32x384 (min / opt / max)", profiles with ` | `."""
+    return " | ".join(_describe(profile) for profile in profiles) + " (min / opt / max)"
+
+
+def _describe(profile: Profile) -> str:
     texts = []
-    for shape in shapes:
+    for shape in profile:
         sizes = ("x".join(map(str, dims)) for dims in (shape.min, shape.opt, shape.max))
         texts.append(f"{shape.name} {' / '.join(sizes)}")
-    return "; ".join(texts) + " (min / opt / max)"
+    return "; ".join(texts)
