@@ -14,6 +14,8 @@ from trt_int8 import __version__
 from trt_int8.cli.build import build
 from trt_int8.cli.calib import calib_app
 from trt_int8.cli.calibrate import calibrate
+from trt_int8.cli.inspect import inspect
+from trt_int8.cli.lint import lint
 from trt_int8.errors import CancelledError, TrtInt8Error, first_line
 
 _INTERRUPTED = CancelledError.exit_code
@@ -47,6 +49,8 @@ def _group(
 
 app.command()(build)
 app.command()(calibrate)
+app.command()(inspect)
+app.command()(lint)
 app.add_typer(calib_app, name="calib")
 
 

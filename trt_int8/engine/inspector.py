@@ -10,7 +10,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from trt_int8.engine.evidence import EngineLayer, EngineTensor, data_type, layer_kind, onnx_nodes
+from trt_int8.engine.evidence import (
+    EngineLayer,
+    EngineTensor,
+    data_type,
+    layer_kind,
+    onnx_nodes,
+    with_profiles,
+)
 from trt_int8.errors import CoverageError
 
 _REMEDY = "build with ProfilingVerbosity.DETAILED"
@@ -37,7 +44,7 @@ def parse(text: str) -> tuple[EngineLayer, ...]:
         raise CoverageError(
             "the engine lists layer names only", wanted="layers with data types", todo=_REMEDY
         )
-    return tuple(_checked_layer(layer) for layer in layers)
+    return with_profiles(_checked_layer(layer) for layer in layers)
 
 
 def _checked_layer(layer: Any) -> EngineLayer:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import mmap
 import re
 import struct
-from dataclasses import dataclass
+from bisect import bisect
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from trt_int8.engine.evidence import onnx_nodes
+from trt_int8.engine.evidence import UNKNOWN_PROFILE, onnx_nodes, profiles_named
 from trt_int8.errors import CoverageError
 
 KNOWN_VERSIONS = ((1, 7, 1, 116),)
@@ -22,8 +23,12 @@ _CAPABILITY_BITS = {1: 75, 2: 80, 4: 86, 8: 89, 16: 120, 32: 121}
 # matches `sub_tensor={`.
 _TENSOR = re.compile(rb'tensor=\{ [^\n]{0,2000}? name="([^"\n]+)"[^\n]{0,2000}? type=(\w+) \}')
 _OP = re.compile(rb"(fully_connected|runtime_fusion|function)=\{ name=([^\n]+)")
+# Each profile has a graph of its own: its tensors, then its operators behind this line. Tensor
+# names are unique inside one graph only.
+_GRAPH = re.compile(rb"\nmain \{\n")
 _QUOTED = re.compile(r'"([^"]+)"')
-_LISTS = re.compile(r"\b(input|input_args)=\{([^{}]*)\}")
+# Names may hold braces, so only what is in quotes belongs to a list.
+_LISTS = re.compile(r'\b(input|input_args)=\{((?:\s*"[^"]*")*)\s*\}')
 _LAYERS = re.compile(r'layers="([^"]*)"')
 _FQN = re.compile(r"\bfqn=(\S+)")
 _TRAITS = re.compile(
@@ -41,12 +46,14 @@ class PlanOperator:
         operands: data types of its first 2 inputs (GEMM) or of all inputs (attention).
         onnx_nodes: ONNX nodes it implements.
         int8_bmms: for an attention: both BMMs use INT8 tensor-core instructions.
+        profile: optimization profile it runs in; -1 if the text contradicts itself.
     """
 
     kind: str
     operands: tuple[str, ...]
     onnx_nodes: tuple[str, ...]
     int8_bmms: bool
+    profile: int = 0
 
 
 @dataclass(frozen=True)
@@ -94,23 +101,34 @@ def _read_header(header: bytes, path: Path) -> tuple[tuple[int, int, int, int], 
 
 
 def _operators(data: mmap.mmap) -> tuple[PlanOperator, ...]:
-    types: dict[str, set[str]] = {}
+    graphs = [match.start() for match in _GRAPH.finditer(data)]
+    types: list[dict[str, set[str]]] = [{} for _ in range(len(graphs) + 1)]
     for match in _TENSOR.finditer(data):
-        types.setdefault(match[1].decode("latin-1"), set()).add(match[2].decode())
+        known = types[bisect(graphs, match.start())]
+        known.setdefault(match[1].decode("latin-1"), set()).add(match[2].decode())
     int8_kernels = {
         match[3].decode()
         for match in _TRAITS.finditer(data)
         if match[1].endswith(b"imma_int8_int32_traits")
         and match[2].endswith(b"imma_int8_int32_traits")
     }
-    operators = []
+    found: dict[int, list[tuple[str, PlanOperator]]] = {}
     for match in _OP.finditer(data):
         kind, text = match[1].decode(), match[2].decode("latin-1")
         attention = kind == "function" and text.startswith("_gemm_mha")
         if kind == "function" and not attention:
             continue
-        operators.append(_operator(text, types, int8_kernels, attention=attention))
-    return tuple(operators)
+        graph = max(bisect(graphs, match.start()) - 1, 0)
+        operator = _operator(text, types[graph], int8_kernels, attention=attention)
+        found.setdefault(graph, []).append((text, operator))
+    return tuple(operator for graph in found.values() for operator in _in_profile(graph))
+
+
+def _in_profile(graph: list[tuple[str, PlanOperator]]) -> list[PlanOperator]:
+    """The operators of one graph, with the profile that it runs in."""
+    said = set().union(*(profiles_named(text) for text, _ in graph))
+    profile = UNKNOWN_PROFILE if len(said) > 1 else next(iter(said), 0)
+    return [replace(operator, profile=profile) for _, operator in graph]
 
 
 def _operator(
