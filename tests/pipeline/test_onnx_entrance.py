@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 
 from tests.pipeline.conftest import Built, tiny_options
 from tests.support.onnx_tiny import Tiny
@@ -69,6 +72,46 @@ def test_a_file_with_qdq_keeps_its_own_ranges(
     assert not (second.bundle / "ranges.json").exists()
     ours, theirs = (o.accuracy.of("int8", "fp16").cosine_mean for o in (first, second))
     assert theirs == pytest.approx(ours, abs=2e-3)
+
+
+@pytest.fixture
+def asymmetric_file(float_file: Path, tmp_path: Path) -> Path:
+    """The float file, quantized by ONNX Runtime with zero points."""
+    fills = {"input_ids": 7, "attention_mask": 1, "token_type_ids": 0}
+    inputs = [value.name for value in onnx.load(str(float_file)).graph.input]
+    rows = iter([{name: np.full((2, 9), fills[name]) for name in inputs}])
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def get_next(self) -> dict[str, NDArray[np.int64]] | None:
+            return next(rows, None)
+
+    path = tmp_path / "asymmetric.onnx"
+    quantize_static(str(float_file), str(path), Reader(), quant_format=QuantFormat.QDQ)
+    return path
+
+
+def test_an_asymmetric_file_is_refused_with_the_option_that_takes_it(
+    tiny_inputs: Path, float_file: Path, asymmetric_file: Path
+) -> None:
+    options = tiny_options(tiny_inputs, model=str(asymmetric_file), tokenizer=float_file.parent)
+    with pytest.raises(GraphError, match=r"zero point that is not 0.*--requantize"):
+        run_build(options, SilentReporter())
+
+
+def test_requantize_takes_out_foreign_pairs_and_calibrates_anew(
+    tiny_inputs: Path, float_file: Path, asymmetric_file: Path, tmp_path: Path
+) -> None:
+    options = tiny_options(
+        tiny_inputs,
+        model=str(asymmetric_file),
+        out=tmp_path / "anew",
+        tokenizer=float_file.parent,
+        targets=parse_targets("t4"),
+        requantize=True,
+    )
+    outcome = run_build(options, SilentReporter())
+    assert outcome.coverage[0].int8_count == 16
+    assert (outcome.bundle / "ranges.json").is_file()
 
 
 def test_a_cut_file_is_refused(float_file: Path, tmp_path: Path) -> None:

@@ -63,6 +63,9 @@ def build(  # noqa: PLR0913 - one parameter per option of the command line
     tokenizer: Annotated[
         Path | None, typer.Option(help="Tokenizer folder of an .onnx model.")
     ] = None,
+    requantize: Annotated[
+        bool, typer.Option("--requantize", help="Take out a model's own Q/DQ; calibrate anew.")
+    ] = False,
     jobs: Annotated[int, typer.Option(help="Engines built at once.")] = min(os.cpu_count() or 1, 4),
     force: Annotated[bool, typer.Option("--force", help="Replace an old bundle.")] = False,
     min_coverage: Annotated[
@@ -109,6 +112,7 @@ def build(  # noqa: PLR0913 - one parameter per option of the command line
         calib=calib,
         shapes=parse_shapes(*shapes) if shapes else None,
         tokenizer=tokenizer,
+        requantize=requantize,
         jobs=jobs,
         force=force,
         policy=Policy(min_coverage=min_coverage, min_cosine=min_cosine),

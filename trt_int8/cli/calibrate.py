@@ -47,6 +47,9 @@ def calibrate(  # noqa: PLR0913 - one parameter per option of the command line
     tokenizer: Annotated[
         Path | None, typer.Option(help="Tokenizer folder of an .onnx model.")
     ] = None,
+    requantize: Annotated[
+        bool, typer.Option("--requantize", help="Take out a model's own Q/DQ; calibrate anew.")
+    ] = False,
     ray: Annotated[
         str | None, typer.Option(help="Share the work on a Ray cluster: its address, or `local`.")
     ] = None,
@@ -67,6 +70,7 @@ def calibrate(  # noqa: PLR0913 - one parameter per option of the command line
         calib=data,
         shapes=parse_shapes(shapes) if shapes is not None else None,
         tokenizer=tokenizer,
+        requantize=requantize,
         ray=ray,
         methods=parse_methods(methods),
         out=out,

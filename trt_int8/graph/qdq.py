@@ -30,11 +30,11 @@ _OTHER_FORMATS = ("TRT_FP8", "TRT_FP4", "TRT_MXFP8", "TRT_INT4")
 _QOPERATOR = "QLinear"
 _SYMMETRIC = (
     "quantize again with symmetric int8 activations and weights (in ONNX Runtime QInt8 and"
-    " extra_options ActivationSymmetric and WeightSymmetric), or pass the float ONNX"
+    " extra_options ActivationSymmetric and WeightSymmetric), or pass --requantize to do it here"
 )
 _AGAIN = "quantize the float model again as symmetric INT8 Q/DQ, or pass the float ONNX"
-_PER_TENSOR = "calibrate activations per tensor (axis None), or pass the float ONNX"
-_RANGES = "calibrate on data that reaches this tensor, or pass the float ONNX"
+_PER_TENSOR = "calibrate activations per tensor (axis None), or pass --requantize to do it here"
+_RANGES = "calibrate on data that reaches this tensor, or pass --requantize to do it here"
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def run_calibrate(options: CalibrateOptions, reporter: Reporter) -> CalibrationO
         raise CalibrationError(
             f"{source.name!r} came with Q/DQ and ranges of its own",
             wanted="a float model",
-            todo="pass the float ONNX or the Hugging Face folder",
+            todo="pass --requantize to take them out, or pass the float model",
         )
     # The page draws a histogram of every tensor, whatever the methods need.
     needs = Needs(histogram=True, rows=needs_of(options.methods).rows)

@@ -123,12 +123,19 @@ def enter_onnx(
     """
     with reporter.task("Loading the model"):
         loaded = fit_opset(attention_form(load_onnx(source.path)))
+        had_qdq = has_qdq(loaded)
+        if options.requantize and had_qdq:
+            loaded = strip_qdq(loaded)
         graph = normalize(loaded)
         inputs = graph_inputs(graph)
         check_inputs(inputs, source.path)
         if isinstance(given, Texts):
             check_text_inputs(inputs, source.path)
             tokenizer = find_tokenizer(source.path, options.tokenizer, inputs)
+    if options.requantize and had_qdq:
+        reporter.note(
+            "the Q/DQ of the ONNX file are taken out; a weight stored as INT8 keeps its rounding"
+        )
     if opset_of(graph) > NEWEST:
         reporter.note(
             f"the file stays in opset {opset_of(graph)}: to run its INT8 graph in ONNX Runtime, set"

@@ -26,6 +26,7 @@ class InputOptions(Frozen):
         tokenizer: folder of the tokenizer of an ONNX model; None to look beside it.
         ray: address of a Ray cluster that shares the calibration, `local` to start one on this
             machine; None for this process alone.
+        requantize: take out the Q/DQ or ranges a model came with, and calibrate it anew.
         sms: compute capabilities of the targets, None for the local card; () if no engine is built.
     """
 
@@ -35,6 +36,7 @@ class InputOptions(Frozen):
     shapes: ShapeProfile | None = None
     tokenizer: Path | None = None
     ray: str | None = None
+    requantize: bool = False
     sms: tuple[int | None, ...] = ()
 
 

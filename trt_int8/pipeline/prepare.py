@@ -30,7 +30,7 @@ def prepare(source: ModelSource, options: BuildOptions, reporter: Reporter) -> P
             raise ModelError(
                 f"{source.name!r} has Q/DQ nodes with ranges of their own",
                 wanted=f"a float model for {option}",
-                todo=f"leave {option} out, or pass the float ONNX",
+                todo=f"leave {option} out, pass --requantize, or pass the float ONNX",
             )
         return entrance
     return entrance.finish(choose_ranges(entrance, options, reporter), reporter)
@@ -60,7 +60,7 @@ def enter(
     data = read_data(options.calib)
     if source.kind == "onnx":
         return enter_onnx(source, options, reporter, data)
-    trained = enter_trained(source, options, reporter, data)
+    trained = None if options.requantize else enter_trained(source, options, reporter, data)
     if trained is not None:
         return trained
     as_graph = as_graph or options.recipe.needs_graph
