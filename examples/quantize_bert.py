@@ -1,11 +1,11 @@
 """A BERT quantized with plain pytorch-quantization, as its user guide has it.
 
     python examples/quantize_bert.py OUT            # writes OUT/bert.qdq.onnx and a tokenizer
-    python build_engine.py --model OUT/bert.qdq.onnx --min-coverage 0.75
+    python build_engine.py --model OUT/bert.qdq.onnx
 
 Nothing here is of trt_int8: the ONNX file has Q/DQ nodes, and the build keeps their ranges. The
 model is small and seeded; put your own `from_pretrained` in its place. The guide's recipe covers
-the Linear layers; the two matmuls of each attention stay FP16, hence the lower coverage.
+the Linear layers; the two matmuls of each attention stay FP16, as the file has it.
 """
 
 from __future__ import annotations

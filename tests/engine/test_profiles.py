@@ -2,65 +2,29 @@
 
 from __future__ import annotations
 
-import numpy as np
 import onnx
 import pytest
 
 from tests.support.attention_block import build, evidence_of, request_for
-from tests.support.onnx_tiny import Tiny, noise
+from tests.support.quantized_attention import block_profile, quantized_attention
 from trt_int8.engine.coverage import cover
-from trt_int8.graph.half import to_half
-from trt_int8.graph.normalize import normalize
 from trt_int8.model.onnx_matmuls import find_matmuls
 from trt_int8.spec.attention_limits import longest_int8_attention
 from trt_int8.spec.coverage import EngineCoverage
-from trt_int8.spec.shapes import InputShape
+from trt_int8.spec.shapes import DimRange, Profile
 
-HIDDEN, HEADS, HEAD_DIM = 128, 2, 64
-
-
-def attention_of_head_size_64() -> onnx.ModelProto:
-    """One attention with Q/DQ on all six matmuls, as an FP16 twin."""
-    tiny = Tiny()
-
-    def linear(name: str, x: str) -> str:
-        scale = np.full(HIDDEN, 0.01, np.float32)
-        codes = np.clip(np.rint(noise(HIDDEN, HIDDEN) * 30), -127, 127).astype(np.int8)
-        names = [
-            tiny.const(f"{name}_w", codes),
-            tiny.const(f"{name}_s", scale),
-            tiny.const(f"{name}_z", np.zeros(HIDDEN, np.int8)),
-        ]
-        return tiny.op("MatMul", x, tiny.op("DequantizeLinear", *names, axis=1), name=name)
-
-    def head(name: str, x: str) -> str:
-        shape = tiny.const(f"{name}_shape", np.array([0, 0, HEADS, HEAD_DIM]))
-        split = tiny.op("Reshape", linear(name, x), shape)
-        return tiny.pair(tiny.op("Transpose", split, perm=[0, 2, 1, 3]), 0.03)
-
-    x = tiny.pair("x", 0.03)
-    q, k, v = (head(name, x) for name in "qkv")
-    scores = tiny.op("MatMul", q, tiny.op("Transpose", k, perm=[0, 1, 3, 2]), name="scores")
-    weights = tiny.pair(tiny.op("Softmax", scores, axis=-1), 1 / 127)
-    context = tiny.op("MatMul", weights, v, name="context")
-    flat = tiny.const("flat", np.array([0, 0, HIDDEN]))
-    merged = tiny.op("Reshape", tiny.op("Transpose", context, perm=[0, 2, 1, 3]), flat)
-    out = linear("out", tiny.pair(merged, 0.03))
-    tiny.op("Identity", out, out="y")
-    axes: list[int | str] = ["batch", "sequence", HIDDEN]
-    return to_half(normalize(tiny.build({"x": axes}, {"y": axes})))
+HEAD_DIM = 64
 
 
-def shape(low: int, opt: int, high: int) -> tuple[InputShape, ...]:
-    sizes = [(batch, size, HIDDEN) for batch, size in ((1, low), (2, opt), (3, high))]
-    return (InputShape(name="x", min=sizes[0], opt=sizes[1], max=sizes[2]),)
+def shape(low: int, opt: int, high: int) -> Profile:
+    return block_profile(DimRange(min=1, opt=2, max=3), DimRange(min=low, opt=opt, max=high))
 
 
 @pytest.fixture(scope="module")
 def coverage(tmp_path_factory: pytest.TempPathFactory) -> dict[int, EngineCoverage]:
     """Per SM the engine with profiles of up to 384 and of up to 512 tokens."""
     path = tmp_path_factory.mktemp("profiles") / "block.onnx"
-    onnx.save(attention_of_head_size_64(), str(path))
+    onnx.save(quantized_attention(HEAD_DIM), str(path))
     profiles = {"profiles": (shape(16, 128, 384), shape(385, 448, 512))}
     requests = {str(sm): request_for(path, sm).model_copy(update=profiles) for sm in (75, 80)}
     build(requests)

@@ -17,7 +17,6 @@ from trt_int8.model.onnx_matmuls import find_matmuls
 from trt_int8.pipeline.build import run_build
 from trt_int8.pipeline.options import BuildOptions
 from trt_int8.pipeline.progress import SilentReporter
-from trt_int8.spec.manifest import Policy
 from trt_int8.spec.shapes import parse_shapes
 from trt_int8.spec.targets import parse_targets
 
@@ -64,7 +63,6 @@ def test_all_its_linears_run_int8_on_t4_and_a100(folder: Path) -> None:
         flavour="rtx",
         calib=folder / "texts.txt",
         shapes=parse_shapes("batch=1:2:4,seq=8:16:40"),
-        policy=Policy(min_coverage=0.75),
     )
     reporter = SilentReporter()
     outcome = run_build(options, reporter)

@@ -4,8 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trt_int8.spec.build import Precision
 from trt_int8.spec.inspection import (
     WEIGHT_SIZES,
+    EngineInspection,
+    InspectedMatMul,
     Kernel,
     KernelKind,
     WeightBytes,
@@ -91,3 +94,39 @@ def test_matrix_kernels_come_first_and_many_before_few() -> None:
         ("attention", 1),
         ("other", 1),
     ]
+
+
+def engine(precision: Precision | None) -> EngineInspection:
+    matmul = InspectedMatMul(
+        node="a",
+        role="linear",
+        runs="float",
+        operands=("half", "half"),
+        output="half",
+        constant_weight=False,
+        kernel="k",
+        fused_attention=False,
+        reason="why",
+    )
+    return EngineInspection(
+        sm=75,
+        precision=precision,
+        file="e.engine",
+        size_bytes=1,
+        tensorrt_version="1",
+        plan_sms=(75,),
+        evidence="test",
+        matmuls=(matmul,),
+        attentions=0,
+        attentions_fused=0,
+        attentions_int8=0,
+        kernels=None,
+        weights=None,
+    )
+
+
+@pytest.mark.parametrize(("precision", "found"), [("int8", 1), (None, 1), ("fp16", 0)])
+def test_a_weight_computed_at_run_time_is_a_hazard_of_int8_alone(
+    precision: Precision | None, found: int
+) -> None:
+    assert len(engine(precision).requantized) == found

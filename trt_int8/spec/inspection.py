@@ -168,7 +168,12 @@ class EngineInspection(Frozen):
 
     @property
     def requantized(self) -> tuple[InspectedMatMul, ...]:
-        """Matmuls whose weight is computed, most often quantized, at every inference."""
+        """Matmuls whose weight is computed, most often quantized, at every inference.
+
+        None in an FP16 twin: its kernels may lay a weight out anew, but there is no INT8 to lose.
+        """
+        if self.precision == "fp16":
+            return ()
         return tuple(m for m in self.matmuls if m.constant_weight is False)
 
     @property
