@@ -114,6 +114,31 @@ def test_any_opset_and_attention_of_the_tracing_exporter(
     same_answers(model, entrance._graph)
 
 
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_the_dynamo_exporter(tmp_path: Path, attention: str) -> None:
+    backbone = tiny_backbone("Bert")
+    backbone.set_attn_implementation(attention)
+    wrapper = ExportWrapper(backbone, ("input_ids", "attention_mask"), None).eval()
+    axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence", max=40)}
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            wrapper,
+            tokens(),
+            str(tmp_path / "m.onnx"),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+            input_names=NAMES,
+            output_names=["hidden"],
+            dynamic_shapes={"inputs": (axes, axes)},
+        )
+    model = onnx.load(str(tmp_path / "m.onnx"))
+    entrance = entered(tmp_path, model)
+    assert counts(entrance) == (16, 2)
+    same_answers(model, entrance._graph)
+
+
 @pytest.mark.parametrize(
     "change",
     [transposed_weights, flat_gemms, split_softmax, guarded_softmax, tensorflow_names],
