@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 OUT ?= engines/demo
 
-.PHONY: demo test test-slow test-gpu lint format measure-stsb measure-architectures bench-calibrate readme constraints clean help
+.PHONY: demo test test-slow test-gpu lint format measure-stsb measure-architectures measure-profiles bench-calibrate readme constraints clean help
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -36,6 +36,10 @@ measure-stsb: $(VENV)/.installed-dev ## STS-B Spearman of FP32, FP16 and INT8 (n
 
 measure-architectures: $(VENV)/.installed-dev ## Coverage of small models of every architecture; goes on where it stopped
 	$(BIN)/python -m scripts.measure_architectures
+
+measure-profiles: $(VENV)/.installed-dev ## Tables of docs/profiles.md: engines with several profiles, kernels in half
+	$(BIN)/python -m scripts.measure_profiles
+	$(BIN)/python -m scripts.measure_half_kernels
 
 bench-calibrate: $(VENV)/.installed-dev ## Time and memory of calibration, and the entropy search, against peers
 	$(BIN)/python -m scripts.bench_calibrate --json docs/measured/calibrate.json
