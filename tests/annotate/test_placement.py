@@ -105,9 +105,19 @@ def test_ft2_quantizes_gemm_outputs_and_shares_the_scale_of_q_k_and_v() -> None:
     assert len(plan.results) == 7  # six GEMMs and the attention output
     assert plan.weight_scales == "tensor"
     assert plan.same_weight_scale == (("0.k", "0.q", "0.v"),)
-    (group,) = plan.same_scale
-    assert len(group) == 3
+    (group,) = [group for group in plan.same_scale if len(group) == 3]
     assert set(group) <= set(plan.results)
+
+
+def test_an_attention_output_shares_the_scale_of_the_linear_that_reads_it_behind_layout() -> None:
+    model = encoder(layers=1)
+    (flat,) = [node.input[0] for node in model.graph.node if node.name == "0.o"]
+    assert plan_onnx(model, Recipe()).same_scale == (("0.mixed", flat),)
+
+
+@pytest.mark.parametrize("name", ["linear", "ffn"])
+def test_an_attention_output_that_stays_float_shares_no_scale(name: str) -> None:
+    assert plan_onnx(encoder(layers=1), named(name)).same_scale == ()
 
 
 def test_only_ft3_quantizes_the_softmax_input_behind_the_mask() -> None:

@@ -64,6 +64,18 @@ def test_the_recipe_chooses_the_sites(recipe: Recipe, expected: set[str]) -> Non
     assert set(annotated(text_model(), recipe).activations) == expected
 
 
+def test_each_attention_output_shares_its_scale_with_the_linear_that_reads_it() -> None:
+    assert annotated(text_model(), Recipe()).same_scale == tuple(
+        (f"{layer}.attention.self.context", f"{layer}.attention.output.dense.input")
+        for layer in LAYERS
+    )
+
+
+def test_without_the_linear_an_attention_output_shares_no_scale() -> None:
+    recipe = Recipe(keep=("*.attention.output.dense",))
+    assert annotated(text_model(), recipe).same_scale == ()
+
+
 def test_each_quantized_linear_has_a_weight_quantizer_too() -> None:
     sites = annotated(text_model(), Recipe())
     assert {f"{name}.input" for name in sites.weights} == LINEAR_SITES

@@ -96,7 +96,7 @@ def test_q_k_and_v_of_ft2_share_one_weight_scale_and_others_do_not() -> None:
 def test_tensors_that_share_a_scale_get_the_largest_of_their_ranges() -> None:
     model = encoder("post", 1)
     plan = plan_onnx(model, load_recipe("ft2"))
-    (group,) = plan.same_scale
+    (group,) = [group for group in plan.same_scale if len(group) == 3]
     changed = ranges(plan) | {group[1]: TensorRange(amax=25.4, peak=30.0)}
     result = insert_qdq(model, plan, changed)
     stored = constants_of(result)
@@ -104,6 +104,18 @@ def test_tensors_that_share_a_scale_get_the_largest_of_their_ranges() -> None:
     found = {n.input[0]: float(stored[n.input[1]]) for n in pairs}
     assert [found[name] for name in group] == [pytest.approx(0.2)] * 3
     assert found["start"] == pytest.approx(4 / 127)
+
+
+def test_between_an_attention_and_its_linear_is_one_pair_by_the_larger_range() -> None:
+    model = encoder("post", 1)
+    plan = plan_onnx(model, load_recipe("linear+attention"))
+    (group,) = plan.same_scale
+    changed = ranges(plan) | {group[1]: TensorRange(amax=25.4, peak=30.0)}
+    result = insert_qdq(model, plan, changed)
+    stored = constants_of(result)
+    pairs = [n for n in result.graph.node if n.op_type == "QuantizeLinear"]
+    found = {n.input[0]: float(stored[n.input[1]]) for n in pairs if n.input[0] in group}
+    assert found == {group[1]: pytest.approx(0.2)}
 
 
 def lookup(rows: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> onnx.ModelProto:

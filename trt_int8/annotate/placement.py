@@ -106,7 +106,11 @@ class Placement:
         return tuple(dict.fromkeys(group for found in groups for group in found))
 
     def same_scale(self) -> tuple[Group, ...]:
-        """Quantized results that Concat joins, and GEMM outputs of one group of weights."""
+        """Tensors that share one scale, so that no kernel has to turn codes of one into the other.
+
+        Quantized results that Concat joins; a quantized result and the Linear input that it becomes
+        by layout operators alone (attention output); GEMM outputs of one group of weights.
+        """
         chosen = set(self.results)
         makers = {str(node.name): node for node in self._graph}
         groups: list[Group] = []
@@ -114,6 +118,10 @@ class Placement:
             if node.op_type == "Concat":
                 sources = (behind_layout(value)[0] for value in node.inputs if value is not None)
                 groups.append(tuple(n for n in map(_name, sources) if n in chosen))
+            elif str(node.name) in self.weights and (value := node.inputs[0]) is not None:
+                source = _name(behind_layout(value)[0])
+                if source in chosen and _name(value) != source:
+                    groups.append((source, _name(value)))
         if self._recipe.gemm_output:
             groups += [
                 tuple(_name(makers[name].outputs[0]) for name in group)

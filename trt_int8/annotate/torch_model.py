@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
+import torch
 from absl import logging as absl_logging
 from pytorch_quantization.nn.modules.quant_linear import QuantLinear
 from pytorch_quantization.nn.modules.tensor_quantizer import TensorQuantizer
@@ -29,12 +30,14 @@ class AnnotatedModel:
     Attributes:
         activations: by site name, for example `encoder.layer.0.output.dense.input`.
         weights: by module name; per output channel.
+        same_scale: sites that see the same values, in another layout.
         notes: Linears and attentions that stay FP16 although the recipe has them, and why.
     """
 
     activations: dict[str, TensorQuantizer]
     weights: dict[str, QuantLinear]
     notes: tuple[PlacementNote, ...] = ()
+    same_scale: tuple[tuple[str, ...], ...] = ()
 
     def enable(self, *, quantize: bool, collect: bool = False) -> None:
         """Switch all quantizers: `collect` statistics and/or `quantize`."""
@@ -102,7 +105,35 @@ def annotate(
         )
     annotated = AnnotatedModel(activations, weights, tuple(notes))
     annotated.enable(quantize=False)
-    return annotated
+    return replace(annotated, same_scale=_same_values(model, probe, activations))
+
+
+def _same_values(
+    model: nn.Module, probe: tuple[Tensor, ...], activations: dict[str, TensorQuantizer]
+) -> tuple[tuple[str, ...], ...]:
+    """Attention outputs [B, N, S, D] and the Linear inputs [B, S, N * D] that they become."""
+    seen: dict[str, Tensor] = {}
+
+    def look(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        return lambda _, given: seen.update({name: given[0]})
+
+    hooks = [q.register_forward_pre_hook(look(name)) for name, q in activations.items()]
+    try:
+        with torch.no_grad():
+            model(*probe)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    found = []
+    for name in (name for name in seen if name.endswith(".context")):
+        flat = seen[name].transpose(1, 2).flatten(2)
+        same = [
+            other
+            for other, x in seen.items()
+            if other.endswith(".input") and x.shape == flat.shape and torch.equal(x, flat)
+        ]
+        found += [(name, *same)] if same else []
+    return tuple(found)
 
 
 def _linears(model: nn.Module) -> dict[nn.Linear, list[str]]:

@@ -159,9 +159,12 @@ def apply_ranges(annotated: AnnotatedModel, ranges: dict[str, TensorRange]) -> N
             wanted="one per quantized tensor",
             todo="calibrate this model with this recipe",
         )
+    amax = {name: ranges[name].amax for name in annotated.activations}
+    for group in annotated.same_scale:  # with one scale, one of their Q/DQ pairs is enough
+        amax |= dict.fromkeys(group, max(amax[name] for name in group))
     with silent_absl():
         for name, quantizer in annotated.activations.items():
-            _set_amax(quantizer, ranges[name].amax)
+            _set_amax(quantizer, amax[name])
 
 
 def apply_weight_ranges(annotated: AnnotatedModel, method: WeightMethod) -> None:
