@@ -77,6 +77,11 @@ RULES: dict[str, Rule] = {
         "the one fused INT8 attention kernel needs int8 in and int8 out; a missing pair splits it",
         _PLANS,
     ),
+    "attention-output": Rule(
+        "an attention output and the Linear that reads it behind Transpose and Reshape: one scale",
+        "with two scales a kernel per layer turns the codes of one into those of the other",
+        _PLANS,
+    ),
     "attention-limits": Rule(
         "no pair on an attention whose head size or length the INT8 kernel does not take",
         "it would run as separate matmuls and a softmax, slower than one FP16 kernel",
