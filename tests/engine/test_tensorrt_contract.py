@@ -106,7 +106,7 @@ def test_every_name_and_call_of_the_adapter_exists_in_tensorrt_rtx() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "fault"),
     [
-        ("config.add_optimization_profile(profile)", "config.add_profile(profile)", "add_profile"),
+        ("config.add_optimization_profile(made)", "config.add_profile(made)", "add_profile"),
         ("trt.ProfilingVerbosity.DETAILED", "trt.ProfilingVerbosity.LOTS", "LOTS"),
         ("self._trt.Runtime(log)", "self._trt.Runtime2(log)", "Runtime2"),
         ("error.desc()", "error.describe()", "describe"),

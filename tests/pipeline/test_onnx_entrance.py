@@ -91,9 +91,14 @@ def asymmetric_file(float_file: Path, tmp_path: Path) -> Path:
 
 
 def test_an_asymmetric_file_is_refused_with_the_option_that_takes_it(
-    tiny_inputs: Path, float_file: Path, asymmetric_file: Path
+    tiny_inputs: Path, float_file: Path, asymmetric_file: Path, tmp_path: Path
 ) -> None:
-    options = tiny_options(tiny_inputs, model=str(asymmetric_file), tokenizer=float_file.parent)
+    options = tiny_options(
+        tiny_inputs,
+        model=str(asymmetric_file),
+        out=tmp_path / "refused",
+        tokenizer=float_file.parent,
+    )
     with pytest.raises(GraphError, match=r"zero point that is not 0.*--requantize"):
         run_build(options, SilentReporter())
 
