@@ -115,6 +115,7 @@ def test_an_interrupt_leaves_nothing_behind(
     inputs: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     out = tmp_path / "engines" / "bundle"
+    out.parent.mkdir()  # glob below fails if it appears while it looks
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "build_engine.py"), *arguments(inputs, out)],
         stdout=subprocess.DEVNULL,
