@@ -11,8 +11,8 @@ from tests.support.blocks import encoder
 from tests.support.onnx_tiny import Tiny, noise
 from tests.support.tiny_transformers import text_model, tokens
 from trt_int8.annotate.attention import QUANTIZERS, attention_modules
-from trt_int8.annotate.guard import AttentionGuard, head_dims_of
-from trt_int8.annotate.head_dims import attention_head_dims
+from trt_int8.annotate.attention_sizes import attention_sizes
+from trt_int8.annotate.guard import AttentionGuard, AttentionSize, sizes_of
 from trt_int8.annotate.torch_model import annotate
 from trt_int8.errors import RecipeError
 from trt_int8.graph.normalize import normalize
@@ -24,16 +24,28 @@ FP16_ATTENTION = {"model.encoder.layer.0.attention.self", "model.encoder.layer.1
 
 
 def test_an_unknown_head_size_is_refused() -> None:
-    assert "not known" in GUARD.refusal((32, None))
+    assert "not known" in GUARD.refusal(AttentionSize(32, None))
 
 
 def test_the_head_size_of_v_counts_too() -> None:
-    assert GUARD.refusal((32, 32)) == ""
-    assert "head size 48" in GUARD.refusal((32, 48))
+    assert GUARD.refusal(AttentionSize(32, 32)) == ""
+    assert "head size 48" in GUARD.refusal(AttentionSize(32, 48))
+
+
+@pytest.mark.parametrize(("heads", "refused"), [(1, True), (2, False), (None, False)])
+def test_a_single_head_is_refused(heads: int | None, refused: bool) -> None:
+    assert ("single head" in GUARD.refusal(AttentionSize(32, 32, heads))) == refused
+
+
+def test_a_pytorch_attention_with_a_single_head_stays_float() -> None:
+    model = text_model("Bert", num_attention_heads=1)
+    assert {note.node for note in annotate(model.wrapper, tokens(), Recipe(), GUARD).notes} == (
+        FP16_ATTENTION
+    )
 
 
 def test_the_reason_names_limit_and_length() -> None:
-    text = AttentionGuard((75,), 500).refusal((64, 64))
+    text = AttentionGuard((75,), 500).refusal(AttentionSize(64, 64))
     assert "up to 384 tokens" in text
     assert "500" in text
 
@@ -42,7 +54,7 @@ def test_the_reason_names_limit_and_length() -> None:
 def test_head_sizes_are_read_from_the_graph(head_dim: int) -> None:
     model = encoder(head_dim=head_dim)
     attentions = find_attentions(ir.from_proto(model).graph)
-    assert head_dims_of(model, attentions) == ((head_dim, head_dim),) * 2
+    assert sizes_of(model, attentions) == (AttentionSize(head_dim, head_dim, 2),) * 2
 
 
 def test_head_sizes_that_only_shape_arithmetic_gives_are_found() -> None:
@@ -61,7 +73,7 @@ def test_head_sizes_that_only_shape_arithmetic_gives_are_found() -> None:
     model = normalize(tiny.build({"x": ["b", "s", 80]}, {"y": ["n", "s", 40]}))
     del model.graph.output[0].type.tensor_type.shape.dim[2]
     model.graph.output[0].type.tensor_type.shape.dim.add()
-    assert head_dims_of(model, find_attentions(ir.from_proto(model).graph)) == ((40, 40),)
+    assert sizes_of(model, find_attentions(ir.from_proto(model).graph)) == (AttentionSize(40, 40),)
 
 
 def test_a_head_size_that_is_dynamic_is_not_known() -> None:
@@ -69,7 +81,9 @@ def test_a_head_size_that_is_dynamic_is_not_known() -> None:
     scores = tiny.op("MatMul", "x", tiny.op("Transpose", "x", perm=[0, 2, 1]))
     tiny.op("MatMul", tiny.op("Softmax", scores, axis=-1), "x", out="y")
     model = normalize(tiny.build({"x": ["b", "s", "d"]}, {"y": ["b", "s", "d"]}))
-    assert head_dims_of(model, find_attentions(ir.from_proto(model).graph)) == ((None, None),)
+    assert sizes_of(model, find_attentions(ir.from_proto(model).graph)) == (
+        AttentionSize(None, None),
+    )
 
 
 def test_a_large_weight_does_not_hide_a_shape() -> None:
@@ -78,15 +92,15 @@ def test_a_large_weight_does_not_hide_a_shape() -> None:
     scores = tiny.op("MatMul", hidden, tiny.op("Transpose", hidden, perm=[0, 2, 1]))
     tiny.op("MatMul", tiny.op("Softmax", scores, axis=-1), hidden, out="y")
     model = normalize(tiny.build({"x": ["b", "s", 64]}, {"y": ["b", "s", 64]}))
-    assert head_dims_of(model, find_attentions(ir.from_proto(model).graph)) == ((64, 64),)
+    assert sizes_of(model, find_attentions(ir.from_proto(model).graph)) == (AttentionSize(64, 64),)
 
 
 def test_head_sizes_of_a_pytorch_model_are_seen_and_nothing_is_left_behind() -> None:
     model = text_model("Bert", hidden_size=96)
     modules = attention_modules(model.wrapper, tokens(), model.wrapper)
     before = model.wrapper(*tokens())[0]
-    found = attention_head_dims(model.wrapper, tokens(), modules)
-    assert set(found.values()) == {(48, 48)}
+    found = attention_sizes(model.wrapper, tokens(), modules)
+    assert set(found.values()) == {AttentionSize(48, 48, 2)}
     assert not any(hasattr(module, QUANTIZERS) for _, module in modules)
     torch.testing.assert_close(model.wrapper(*tokens())[0], before, rtol=0, atol=0)
 

@@ -1,4 +1,4 @@
-"""Attention stays one FP16 kernel where TensorRT has no fused INT8 one for its head size."""
+"""Attention stays one FP16 kernel where TensorRT has no fused INT8 one for its size."""
 
 from __future__ import annotations
 
@@ -10,7 +10,24 @@ import onnx_ir as ir
 
 from trt_int8.model.onnx_matmuls import AttentionSite
 from trt_int8.model.onnx_shapes import infer_fixed_dims
-from trt_int8.spec.attention_limits import shortest_limit
+from trt_int8.spec.attention_limits import FEWEST_HEADS, shortest_limit
+
+_BATCH_HEADS_SEQUENCE_DIM = 4
+
+
+@dataclass(frozen=True)
+class AttentionSize:
+    """What of an attention's sizes decides; None for what is not known.
+
+    Attributes:
+        key_dim: D of Q and K.
+        value_dim: D of V.
+        heads: N.
+    """
+
+    key_dim: int | None
+    value_dim: int | None
+    heads: int | None = None
 
 
 @dataclass(frozen=True)
@@ -25,13 +42,11 @@ class AttentionGuard:
     sms: tuple[int | None, ...]
     longest: int
 
-    def refusal(self, head_dims: Sequence[int | None]) -> str:
-        """Why an attention has to stay FP16; empty if INT8 will be one kernel.
-
-        Args:
-            head_dims: D of Q and K, and of V; None where it is not known.
-        """
-        for head_dim in head_dims:
+    def refusal(self, size: AttentionSize) -> str:
+        """Why an attention has to stay FP16; empty if INT8 will be one kernel."""
+        if size.heads is not None and size.heads < FEWEST_HEADS:
+            return "TensorRT has no fused INT8 attention kernel for a single head"
+        for head_dim in (size.key_dim, size.value_dim):
             if head_dim is None:
                 return "its head size is not known, so a fused INT8 kernel cannot be promised"
             limit = shortest_limit(head_dim, self.sms)
@@ -45,10 +60,10 @@ class AttentionGuard:
         return ""
 
 
-def head_dims_of(
+def sizes_of(
     model: onnx.ModelProto, attentions: Sequence[AttentionSite]
-) -> tuple[tuple[int | None, int | None], ...]:
-    """D of Q and K, and of V, for each attention; None where shape inference finds none.
+) -> tuple[AttentionSize, ...]:
+    """The sizes of each attention, by shape inference; N where Q is [B, N, S, D].
 
     Args:
         model: float graph in normal form.
@@ -56,14 +71,20 @@ def head_dims_of(
     """
     shapes = infer_fixed_dims(model)
 
+    def dims(value: ir.Value | None) -> tuple[int | None, ...]:
+        return shapes.get(str(value.name), ()) if value is not None else ()
+
     def size(value: ir.Value | None, axis: int) -> int | None:
-        dims = shapes.get(str(value.name), ()) if value is not None else ()
-        return dims[axis] if len(dims) >= -axis else None
+        return dims(value)[axis] if len(dims(value)) >= -axis else None
+
+    def heads(value: ir.Value | None) -> int | None:
+        return dims(value)[1] if len(dims(value)) == _BATCH_HEADS_SEQUENCE_DIM else None
 
     return tuple(
-        (
-            size(each.scores.inputs[0], -1) or size(each.scores.inputs[1], -2),
-            size(each.context.inputs[1], -1) or size(each.context.outputs[0], -1),
+        AttentionSize(
+            key_dim=size(each.scores.inputs[0], -1) or size(each.scores.inputs[1], -2),
+            value_dim=size(each.context.inputs[1], -1) or size(each.context.outputs[0], -1),
+            heads=heads(each.scores.outputs[0]),
         )
         for each in attentions
     )

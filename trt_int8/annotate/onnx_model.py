@@ -9,7 +9,7 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from trt_int8.annotate.guard import AttentionGuard, head_dims_of
+from trt_int8.annotate.guard import AttentionGuard, sizes_of
 from trt_int8.annotate.keep import check_keep
 from trt_int8.annotate.placement import Placement
 from trt_int8.errors import RecipeError
@@ -74,7 +74,7 @@ def plan_onnx(
     check_keep(recipe, _names_to_keep(graph, blocks))
     refusals = [""] * len(blocks.attentions)
     if guard is not None:
-        refusals = [guard.refusal(dims) for dims in head_dims_of(model, blocks.attentions)]
+        refusals = [guard.refusal(size) for size in sizes_of(model, blocks.attentions)]
     found = Placement(graph, recipe, blocks)
     if recipe.linear:
         found.linears()

@@ -14,8 +14,8 @@ from pytorch_quantization.tensor_quant import QuantDescriptor
 from torch import Tensor, nn
 
 from trt_int8.annotate.attention import QUANTIZERS, AttentionSites, attention_modules
+from trt_int8.annotate.attention_sizes import attention_sizes
 from trt_int8.annotate.guard import AttentionGuard
-from trt_int8.annotate.head_dims import attention_head_dims
 from trt_int8.annotate.keep import check_keep
 from trt_int8.errors import RecipeError
 from trt_int8.numerics import channel_amax
@@ -74,8 +74,8 @@ def annotate(
     check_keep(recipe, names + [name for name, _ in attentions])
     refused: dict[str, str] = {}
     if guard is not None and recipe.attention:
-        sizes = attention_head_dims(model, probe, attentions)
-        refused = {name: why for name, dims in sizes.items() if (why := guard.refusal(dims))}
+        sizes = attention_sizes(model, probe, attentions)
+        refused = {name: why for name, size in sizes.items() if (why := guard.refusal(size))}
     with silent_absl():
         for linear, found in linears.items() if recipe.linear else ():
             if _is_chosen(linear, found, recipe):

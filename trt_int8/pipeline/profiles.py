@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import onnx
 import onnx_ir as ir
 
-from trt_int8.annotate.guard import AttentionGuard, head_dims_of
+from trt_int8.annotate.guard import AttentionGuard, sizes_of
 from trt_int8.model.inputs import ModelInput, graph_inputs, token_axes
 from trt_int8.model.onnx_matmuls import comes_from_dequantize, find_attentions
 from trt_int8.pipeline.data import PreparedModel
@@ -112,7 +112,8 @@ def int8_head_dims(model: onnx.ModelProto) -> frozenset[int]:
             for value in node.inputs[:2]
         )
     ]
-    dims: Iterable[int | None] = (dim for pair in head_dims_of(model, attentions) for dim in pair)
+    sizes = sizes_of(model, attentions)
+    dims = {dim for size in sizes for dim in (size.key_dim, size.value_dim)}
     return frozenset(dim for dim in dims if dim is not None)
 
 

@@ -10,6 +10,9 @@ from collections.abc import Iterable
 _TURING = {16: 512, 32: 512, 64: 384}
 _AMPERE_AND_LATER = {16: 512, 32: 512, 64: 512}
 _TURING_SM = 75
+# With one head, sizes 32 and 64 were not fused as INT8, with two they were (same plans); in float16
+# one head is fused.
+FEWEST_HEADS = 2
 
 
 def longest_int8_attention(head_dim: int, sm: int | None) -> int:

@@ -8,7 +8,7 @@ from trt_int8.graph.lint.attention import missing_sites
 from trt_int8.graph.lint.check import Check, Hit
 from trt_int8.graph.lint.view import GraphView, name_of, shape_of, source
 from trt_int8.model.onnx_matmuls import AttentionSite
-from trt_int8.spec.attention_limits import longest_int8_attention
+from trt_int8.spec.attention_limits import FEWEST_HEADS, longest_int8_attention
 from trt_int8.spec.lint import CheckInfo
 
 # An attention with this many of its five sites missing was not meant to run INT8.
@@ -67,7 +67,8 @@ def _odd_head(view: GraphView) -> Iterator[Hit]:
 def _one_head(view: GraphView) -> Iterator[Hit]:
     for attention in view.attentions:
         shape = shape_of(attention.scores.outputs[0])
-        if shape and len(shape) == 4 and shape[1] == 1 and is_meant(attention):
+        heads = shape[1] if shape and len(shape) == 4 else None
+        if isinstance(heads, int) and heads < FEWEST_HEADS and is_meant(attention):
             yield Hit(name_of(attention.softmax), "it has a single head")
 
 

@@ -1,4 +1,4 @@
-"""Head sizes of the attentions of a PyTorch model, seen while it runs once."""
+"""Sizes of the attentions of a PyTorch model, seen while it runs once."""
 
 from __future__ import annotations
 
@@ -8,26 +8,28 @@ import torch
 from torch import Tensor, nn
 
 from trt_int8.annotate.attention import QUANTIZERS, AttentionSites
+from trt_int8.annotate.guard import AttentionSize
 
 
 class _Watcher(nn.Module):
-    """Notes the last size of what passes through."""
+    """Notes N and D of what passes through, [B, N, S, D]."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.size: int | None = None
+        self.heads: int | None = None
+        self.head_dim: int | None = None
 
     def forward(self, tensor: Tensor) -> Tensor:
-        self.size = int(tensor.shape[-1])
+        self.heads, self.head_dim = int(tensor.shape[1]), int(tensor.shape[-1])
         return tensor
 
 
-def attention_head_dims(
+def attention_sizes(
     model: nn.Module,
     probe: tuple[Tensor, ...],
     attentions: Sequence[tuple[str, nn.Module]],
-) -> dict[str, tuple[int | None, int | None]]:
-    """D of Q and K, and of V, by module name; None for what the probe did not reach.
+) -> dict[str, AttentionSize]:
+    """The sizes by module name; nothing is known of what the probe did not reach.
 
     Args:
         model: called with `probe` once; left as it was.
@@ -47,4 +49,7 @@ def attention_head_dims(
     finally:
         for _, module in attentions:
             object.__delattr__(module, QUANTIZERS)
-    return {name: (query.size, value.size) for name, (query, value) in watched.items()}
+    return {
+        name: AttentionSize(query.head_dim, value.head_dim, query.heads)
+        for name, (query, value) in watched.items()
+    }
