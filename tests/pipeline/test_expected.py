@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import onnx
 import pytest
 
 from tests.pipeline.test_verdict import engine, node
+from tests.support.onnx_tiny import Tiny, noise
+from trt_int8.graph.normalize import normalize
 from trt_int8.pipeline.data import PreparedModel
 from trt_int8.pipeline.expected import mark_left
 from trt_int8.spec.coverage import NodeCoverage, Role
@@ -59,6 +63,16 @@ def test_a_note_on_another_module_changes_nothing() -> None:
 def test_of_a_model_with_pairs_of_its_own_they_are_expected_and_nothing_else() -> None:
     wanted = node("/mine/MatMul", "float")
     assert expected(prepared(by_recipe=False), Recipe(), *NODES, wanted) == ["/mine/MatMul"]
+
+
+def test_a_matmul_with_a_pair_on_one_operand_alone_is_expected() -> None:
+    tiny = Tiny()
+    pair = tiny.pair("x", 0.1)
+    tiny.op("MatMul", pair, tiny.const("w", noise(32, 32)), name="half", out="y")
+    given = replace(
+        prepared(by_recipe=False), int8=normalize(tiny.build({"x": [2, 32]}, {"y": [2, 32]}))
+    )
+    assert expected(given, Recipe(), float_node("half"), *NODES) == ["half"]
 
 
 def test_what_has_pairs_is_expected_whatever_the_recipe_says() -> None:

@@ -79,7 +79,7 @@ def annotate(
     with silent_absl():
         for linear, found in linears.items() if recipe.linear else ():
             if _is_chosen(linear, found, recipe):
-                quantized = _quant_linear(linear)
+                quantized = quant_linear(linear)
                 for name in found:
                     _replace(model, name, quantized)
                 activations[f"{found[0]}.input"] = quantized.input_quantizer
@@ -150,7 +150,8 @@ def _is_chosen(linear: nn.Linear, names: list[str], recipe: Recipe) -> bool:
     return not small and not any(is_kept(name, recipe.keep) for name in names)
 
 
-def _quant_linear(linear: nn.Linear) -> QuantLinear:
+def quant_linear(linear: nn.Linear) -> QuantLinear:
+    """A QuantLinear with the very parameters of a Linear, and ranges of its weight [N, K]."""
     quantized = QuantLinear(
         linear.in_features,
         linear.out_features,
@@ -159,7 +160,7 @@ def _quant_linear(linear: nn.Linear) -> QuantLinear:
         quant_desc_weight=QuantDescriptor(num_bits=8, axis=(0,)),
     )
     quantized.weight, quantized.bias = linear.weight, linear.bias
-    amax = channel_amax(linear.weight.detach().numpy(), axis=0)
+    amax = channel_amax(linear.weight.detach().cpu().numpy(), axis=0)
     quantized.weight_quantizer.amax = amax.reshape(-1, 1).tolist()
     return quantized.eval()
 

@@ -8,12 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pytorch_quantization.nn.modules.quant_linear import QuantLinear
-from pytorch_quantization.tensor_quant import QuantDescriptor
 from torch import nn
 
-from trt_int8.annotate.torch_model import AnnotatedModel, silent_absl
+from trt_int8.annotate.torch_model import AnnotatedModel, quant_linear, silent_absl
 from trt_int8.errors import ModelError
-from trt_int8.numerics import channel_amax
 from trt_int8.spec.ranges import TensorRange
 
 Ranges = dict[str, NDArray[np.float32]]
@@ -56,7 +54,7 @@ def restore_quantizers(model: nn.Module, backbone: Any, ranges: Ranges) -> Train
                 left_out.append(owner)
                 continue
             name = next(name for name, m in model.named_modules() if m is module)
-            quantized = _quant_linear(module, owner, ranges)
+            quantized = _restored(module, owner, ranges)
             parent, _, leaf = name.rpartition(".")
             setattr(model.get_submodule(parent), leaf, quantized)
             activations[f"{name}.input"] = quantized.input_quantizer
@@ -103,18 +101,11 @@ def _owner(name: str, place: dict[str, nn.Module], backbone: Any) -> str:
     return owner
 
 
-def _quant_linear(linear: nn.Linear, owner: str, ranges: Ranges) -> QuantLinear:
-    quantized = QuantLinear(
-        linear.in_features,
-        linear.out_features,
-        bias=linear.bias is not None,
-        quant_desc_input=QuantDescriptor(num_bits=8),
-        quant_desc_weight=QuantDescriptor(num_bits=8, axis=(0,)),
-    )
-    quantized.weight, quantized.bias = linear.weight, linear.bias
+def _restored(linear: nn.Linear, owner: str, ranges: Ranges) -> QuantLinear:
+    quantized = quant_linear(linear)
     amax = _checked(f"{owner}{_INPUT}", ranges[f"{owner}{_INPUT}"], 1)
     quantized.input_quantizer.amax = float(amax.reshape(()))
-    channels = channel_amax(linear.weight.detach().cpu().numpy(), axis=0)
+    channels = quantized.weight_quantizer.amax.cpu().numpy().reshape(-1)
     given = ranges.get(f"{owner}{_WEIGHT}")
     if given is not None:
         wide = np.broadcast_to(given, channels.shape) if given.size == 1 else given
@@ -122,7 +113,7 @@ def _quant_linear(linear: nn.Linear, owner: str, ranges: Ranges) -> QuantLinear:
         # A channel of zeros has no range of its own; no scale may be 0.
         channels = np.where(known > 0, known, channels)
     quantized.weight_quantizer.amax = channels.reshape(-1, 1).tolist()
-    return quantized.eval()
+    return quantized
 
 
 def _checked(

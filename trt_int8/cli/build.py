@@ -69,7 +69,7 @@ def build(  # noqa: PLR0913 - one parameter per option of the command line
     jobs: Annotated[int, typer.Option(help="Engines built at once.")] = min(os.cpu_count() or 1, 4),
     force: Annotated[bool, typer.Option("--force", help="Replace an old bundle.")] = False,
     min_coverage: Annotated[
-        float, typer.Option(help="Share of Linear and attention matmuls that must run INT8.")
+        float, typer.Option(help="Share that must run INT8 of the matmuls the recipe means.")
     ] = 1.0,
     min_cosine: Annotated[
         float, typer.Option(help="Mean cosine of INT8 against FP16 that must be reached.")

@@ -223,6 +223,8 @@ def _why_unmapped(evidence: Evidence) -> str:
 
 def _why_float(site: MatMulSite, layer: EngineLayer, types: tuple[str, ...]) -> str:
     text = " x ".join(types)
+    if site.half_int8:
+        return f"Q/DQ on one operand alone in the ONNX file (runs {text})"
     if not site.wanted_int8:
         return f"no Q/DQ on both operands in the ONNX file (runs {text})"
     if layer.casts_first:

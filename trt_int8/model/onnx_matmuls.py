@@ -32,12 +32,14 @@ class MatMulSite:
         role: see `trt_int8.spec.coverage.NodeCoverage`.
         attention: index of the attention it belongs to; None for others.
         wanted_int8: both operands come from a DequantizeLinear.
+        half_int8: one of them alone does, so the matmul runs in float.
     """
 
     node: str
     role: Role
     attention: int | None
     wanted_int8: bool
+    half_int8: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,16 +56,19 @@ def find_matmuls(model: onnx.ModelProto) -> tuple[MatMulSite, ...]:
     graph = ir.from_proto(model).graph
     attentions = find_attentions(graph)
     index_of = {id(node): i for i, a in enumerate(attentions) for node in (a.scores, a.context)}
-    return tuple(
-        MatMulSite(
-            node=str(node.name),
-            role=role_of(node, is_attention=id(node) in index_of),
-            attention=index_of.get(id(node)),
-            wanted_int8=all(comes_from_dequantize(v) for v in node.inputs[:2]),
-        )
-        for node in graph
-        if node.op_type in ("MatMul", "Gemm")
-    )
+    sites = []
+    for node in graph:
+        if node.op_type in ("MatMul", "Gemm"):
+            int8 = [comes_from_dequantize(value) for value in node.inputs[:2]]
+            site = MatMulSite(
+                node=str(node.name),
+                role=role_of(node, is_attention=id(node) in index_of),
+                attention=index_of.get(id(node)),
+                wanted_int8=all(int8),
+                half_int8=any(int8) and not all(int8),
+            )
+            sites.append(site)
+    return tuple(sites)
 
 
 def role_of(node: ir.Node, *, is_attention: bool) -> Role:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from trt_int8.model.onnx_matmuls import find_matmuls
 from trt_int8.pipeline.data import PreparedModel
 from trt_int8.spec.coverage import EngineCoverage, NodeCoverage
 from trt_int8.spec.recipe import Recipe
@@ -16,7 +17,8 @@ def mark_left(
 
     A matmul without Q/DQ is left on purpose if the recipe does not have its kind, or a placement
     note names it. Any other is one that the placement missed, and stays counted. Where the model
-    brought its Q/DQ, they alone say what is meant.
+    brought its Q/DQ, they alone say what is meant. A matmul with Q/DQ on one operand is meant to
+    run INT8, and does not.
 
     Args:
         coverage: of every engine.
@@ -24,9 +26,10 @@ def mark_left(
         recipe: what was asked for.
     """
     noted = frozenset(note.node for note in prepared.placement)
+    half = {site.node for site in find_matmuls(prepared.int8) if site.half_int8}
 
     def left(node: NodeCoverage) -> bool:
-        if node.wanted_int8:
+        if node.wanted_int8 or node.node in half:
             return False
         if not prepared.by_recipe or not noted.isdisjoint(_names_of(node.node)):
             return True

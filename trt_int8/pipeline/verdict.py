@@ -12,7 +12,7 @@ from trt_int8.spec.manifest import Policy, Verdict
 _NAMED = 6
 _CAUSES = (
     "usual causes: a largest seq above 512 (SM75 with head dim 64: 384), a head dim other than"
-    " 16, 32 or 64, Q/DQ on the scores in front of the mask; change --shapes, or set"
+    " 16, 32 or 64, a single head, Q/DQ on the scores in front of the mask; change --shapes, or set"
     " attention = false in the recipe"
 )
 

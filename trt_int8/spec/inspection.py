@@ -228,10 +228,6 @@ class Inspection(Frozen):
         found = (e for e in self.engines if e.sm == engine.sm and e.precision == "fp16")
         return next(found, None)
 
-    def graph_of(self, engine: EngineInspection) -> OnnxInspection | None:
-        """The graph that an engine was built from; None outside a bundle."""
-        return next((o for o in self.onnx if o.precision == engine.precision), None)
-
 
 def bytes_per_weight(weights: Iterable[WeightBytes]) -> float | None:
     """Bytes per value over all constants of a weight's data type; None if there is none."""

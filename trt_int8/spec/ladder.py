@@ -1,4 +1,4 @@
-"""The placement ladder: recipes by name, from the safest rung to the fastest.
+"""The placement ladder: recipes by name, each with more in INT8 than the one before.
 
 FT1 to FT3 are the quantizer sites of FasterTransformer's `int8_mode` 1 to 3 (its BERT example,
 `quant_utils.py` and `modeling.py`; the guide explains modes 1 and 2), as far as Q/DQ can say them.

@@ -36,7 +36,8 @@ class Policy(Frozen):
     """What the user asked for.
 
     Attributes:
-        min_coverage: share of Linear and attention matmuls that must run INT8.
+        min_coverage: share of the Linear and attention matmuls that must run INT8; those left in
+            float on purpose are not counted.
         min_cosine: mean cosine of INT8 against FP16 on the primary output.
     """
 

@@ -21,7 +21,7 @@ else:
 
 
 DEFAULT_METHOD = "output"
-_TODO = "see the README for the settings of a recipe"
+_HELP = "docs/placement.md has the settings of a recipe"
 WeightMethod = Literal["max", "mse"]
 WeightScales = Literal["channel", "tensor"]
 Linears = bool | Literal["ffn"]
@@ -185,7 +185,9 @@ def _read(path: Path) -> Recipe:
 
 def _wrong(path: Path, setting: str, value: object, wanted: str) -> RecipeError:
     return RecipeError(
-        f"recipe {str(path)!r}: setting {setting!r} is {value!r}", wanted=wanted, todo=_TODO
+        f"recipe {str(path)!r}: setting {setting!r} is {value!r}",
+        wanted=wanted,
+        todo=_HELP,
     )
 
 
@@ -198,5 +200,7 @@ def _toml(path: Path) -> dict[str, Any]:
         ) from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RecipeError(
-            f"recipe {str(path)!r} cannot be read ({error})", wanted="TOML text", todo=_TODO
+            f"recipe {str(path)!r} cannot be read ({error})",
+            wanted="TOML text",
+            todo=_HELP,
         ) from error

@@ -83,8 +83,8 @@ RULES: dict[str, Rule] = {
         _PLANS,
     ),
     "attention-limits": Rule(
-        "no pair on an attention whose head size or length the INT8 kernel does not take",
-        "it would run as separate matmuls and a softmax, slower than one FP16 kernel",
+        "no pair on an attention whose head size, length or one head the INT8 kernel lacks",
+        "it would run as separate matmuls and a softmax; in FP16 it stays one kernel",
         f"{_PLANS}; TensorRT 8.6 to 10 documentation",
     ),
     "scores": Rule(
