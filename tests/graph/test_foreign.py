@@ -20,7 +20,6 @@ from tests.support.onnx_tiny import (
     run_ort,
 )
 from trt_int8.errors import GraphError
-from trt_int8.graph.foreign import raise_opset
 from trt_int8.graph.insert import strip_qdq
 from trt_int8.graph.normalize import normalize
 
@@ -333,12 +332,6 @@ def old_model(opset: int) -> onnx.ModelProto:
 def test_an_older_opset_is_converted_and_computes_the_same(opset: int) -> None:
     normal = same_bits(old_model(opset))
     assert normal.opset_import[0].version == 13
-
-
-def test_a_newer_opset_is_left_alone() -> None:
-    model = old_model(12)
-    model.opset_import[0].version = 19
-    assert raise_opset(model) is model
 
 
 def test_an_opset_that_cannot_be_converted_is_refused() -> None:

@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 
 from tests.support.onnx_tiny import Tiny, noise, run_ort
-from trt_int8.graph.opset import fit_opset, opset_of
+from trt_int8.graph.opset import fit_opset, opset_of, raise_opset
 
 
 def turned(opset: int) -> onnx.ModelProto:
@@ -61,3 +61,10 @@ def test_what_has_no_older_form_stays() -> None:
     tiny.op("RMSNormalization", "x", tiny.const("gain", noise(4)), out="y")
     model = tiny.build({"x": [3, 4]}, {"y": [3, 4]}, opset=23)
     assert fit_opset(model) is model
+
+
+@pytest.mark.parametrize("opset", [13, 19])
+def test_an_opset_with_an_axis_for_q_dq_is_left_alone(opset: int) -> None:
+    model = turned(21)
+    model.opset_import[0].version = opset
+    assert raise_opset(model) is model

@@ -16,18 +16,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from trt_int8.errors import GraphError, first_line
 from trt_int8.graph import qdq
 from trt_int8.graph.names import TensorNames
 from trt_int8.graph.widen import drop_idle_casts, widen
 from trt_int8.numerics import QMAX, QMIN
 
-# DequantizeLinear has an axis (one scale per output channel) from 13 on.
-MIN_OPSET = 13
 _STANDARD = {
     "TRT_INT8QuantizeLinear": "QuantizeLinear",
     "TRT_INT8DequantizeLinear": "DequantizeLinear",
@@ -45,30 +41,6 @@ _WEIGHT_READERS = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose", "Gather"
 _LAYOUT = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity"})
 _CODES = (np.dtype(np.int8), np.dtype(np.uint8))
 _CENTER = 128
-
-
-def raise_opset(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Bring a graph of opset 12 or older to opset 13; a newer one is given back as it is.
-
-    Raises:
-        GraphError: ONNX's version converter cannot do it.
-    """
-    opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
-    if opset >= MIN_OPSET:
-        return model
-    try:
-        if opset == 0:
-            raise ValueError("the file names no opset")
-        raised = onnx.version_converter.convert_version(model, MIN_OPSET)
-        onnx.checker.check_model(raised)
-    # The converter is C++ code that raises RuntimeError and bare C++ errors alike.
-    except (RuntimeError, ValueError, TypeError, onnx.checker.ValidationError) as error:
-        raise GraphError(
-            f"the graph uses opset {opset}, and ONNX cannot convert it ({first_line(error)})",
-            wanted=f"opset {MIN_OPSET} or newer",
-            todo="export it with opset_version=17",
-        ) from error
-    return raised
 
 
 def adopt(model: ir.Model, *, keep_floats: bool = False) -> None:

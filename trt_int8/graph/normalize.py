@@ -24,8 +24,9 @@ from onnx_ir.passes import common as passes
 
 from trt_int8.errors import GraphError
 from trt_int8.graph import qdq
-from trt_int8.graph.foreign import adopt, raise_opset
+from trt_int8.graph.foreign import adopt
 from trt_int8.graph.names import TensorNames, name_nodes
+from trt_int8.graph.opset import raise_opset
 from trt_int8.numerics import FloatArray, dequantize
 
 MATMUL_OPS = ("MatMul", "Gemm")

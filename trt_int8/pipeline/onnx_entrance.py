@@ -20,10 +20,9 @@ from trt_int8.calibrate.texts import Texts
 from trt_int8.errors import GraphError, ModelError, first_line
 from trt_int8.evaluate.compare import Outputs, float_outputs, run
 from trt_int8.graph.attention_form import attention_form
-from trt_int8.graph.foreign import raise_opset
 from trt_int8.graph.insert import has_qdq, insert_qdq, strip_qdq
 from trt_int8.graph.normalize import normalize
-from trt_int8.graph.opset import NEWEST, fit_opset, opset_of
+from trt_int8.graph.opset import NEWEST, fit_opset, opset_of, raise_opset
 from trt_int8.graph.packed import split_packed
 from trt_int8.model.inputs import ModelInput, check_inputs, graph_inputs
 from trt_int8.model.source import ModelSource

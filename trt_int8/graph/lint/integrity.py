@@ -15,6 +15,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 from onnx.external_data_helper import ExternalDataInfo
 
 from trt_int8.graph.lint.check import Hit
+from trt_int8.graph.opset import opset_of
 from trt_int8.spec.lint import CheckInfo
 
 BROKEN_GRAPH = CheckInfo(
@@ -82,11 +83,6 @@ def nodes_of(model: ModelProto) -> Iterator[NodeProto]:
         yield from graph.node
     for function in model.functions:
         yield from function.node
-
-
-def opset_of(model: ModelProto) -> int:
-    """Version of the standard operators; 0 if the file names none."""
-    return max((o.version for o in model.opset_import if o.domain in _STANDARD), default=0)
 
 
 def broken(model: ModelProto) -> tuple[Hit, ...]:

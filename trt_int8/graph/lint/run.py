@@ -28,6 +28,7 @@ from trt_int8.graph.lint import (
 )
 from trt_int8.graph.lint.check import Check, Hit, finding
 from trt_int8.graph.lint.view import CalledFunction, FileFacts, GraphView
+from trt_int8.graph.opset import opset_of
 from trt_int8.spec.lint import SEVERITIES, CheckInfo, Finding, Goal, LintReport
 
 UNJUDGED = CheckInfo(
@@ -194,7 +195,7 @@ def _facts(model: onnx.ModelProto, path: Path) -> FileFacts:
         if node.op_type != "Constant"
     ]
     return FileFacts(
-        opset=integrity.opset_of(model),
+        opset=opset_of(model),
         total_bytes=model.ByteSize() + _external_bytes(model),
         functions=_functions(model),
         node_names=tuple(nodes),

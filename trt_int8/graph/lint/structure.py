@@ -9,11 +9,11 @@ import onnx_ir as ir
 
 from trt_int8.graph.lint.check import Check, Hit
 from trt_int8.graph.lint.view import GraphView, is_kind, name_of
+from trt_int8.graph.opset import MIN_OPSET
 from trt_int8.spec.lint import CheckInfo
 
 # Protobuf's limit of one message.
 MOST_BYTES = 2**31 - 1
-_MIN_OPSET = 13
 _NAMED_OPS = ("MatMul", "Gemm", "QuantizeLinear", "DequantizeLinear", "Softmax")
 _QDQ = ("QuantizeLinear", "DequantizeLinear")
 
@@ -71,7 +71,7 @@ def _fixed_axes(view: GraphView) -> Iterator[Hit]:
 
 
 def _old_opset(view: GraphView) -> Iterator[Hit]:
-    if view.facts.opset < _MIN_OPSET:
+    if view.facts.opset < MIN_OPSET:
         named = f"opset {view.facts.opset}" if view.facts.opset else "no opset"
         yield Hit("", f"the file names {named}")
 
