@@ -10,7 +10,7 @@ import pytest
 
 from trt_int8.calibrate.texts import Texts
 from trt_int8.errors import CalibrationError, ShapeError
-from trt_int8.pipeline.data import TokenData, choose_profile, tokenize_texts
+from trt_int8.pipeline.data import CalibrationData, choose_profile, tokenize_texts
 from trt_int8.pipeline.options import InputOptions
 from trt_int8.spec.recipe import CalibrationSettings, Recipe
 from trt_int8.spec.shapes import parse_shapes
@@ -34,14 +34,14 @@ class Words:
 
 def tokenized(
     *, names: Sequence[str] = NAMES, tokenizer: object = None, **settings: Any
-) -> TokenData:
+) -> CalibrationData:
     recipe = Recipe(calibration=CalibrationSettings.model_validate(settings))
     options = InputOptions(model="odd", recipe=recipe)
     profile = parse_shapes("batch=1:1:9,seq=1:2:4")
     return tokenize_texts(tokenizer or Words(), TEXTS, tuple(names), profile, options)
 
 
-def widths(data: TokenData) -> list[tuple[int, ...]]:
+def widths(data: CalibrationData) -> list[tuple[int, ...]]:
     return [batch["input_ids"].shape for batch in data.calibration]
 
 
@@ -86,8 +86,8 @@ def test_padding_changes_the_hash_of_the_data() -> None:
 
 
 def test_token_ids_of_another_shape_have_another_hash() -> None:
-    flat = TokenData(1, [{"input_ids": np.arange(6).reshape(1, 6)}], [])
-    folded = TokenData(1, [{"input_ids": np.arange(6).reshape(2, 3)}], [])
+    flat = CalibrationData(1, [{"input_ids": np.arange(6).reshape(1, 6)}], [])
+    folded = CalibrationData(1, [{"input_ids": np.arange(6).reshape(2, 3)}], [])
     assert flat.sha256() != folded.sha256()
 
 

@@ -17,7 +17,7 @@ from trt_int8.graph.normalize import normalize
 from trt_int8.model.huggingface import load_text_model
 from trt_int8.model.source import resolve_source
 from trt_int8.pipeline import ranges
-from trt_int8.pipeline.data import PreparedModel, TokenData
+from trt_int8.pipeline.data import CalibrationData, PreparedModel
 from trt_int8.pipeline.entrance import Entrance
 from trt_int8.pipeline.onnx_entrance import OnnxEntrance
 from trt_int8.pipeline.prepare import enter
@@ -125,7 +125,7 @@ def graph_entrance(folder: Path, keep: tuple[str, ...] = ()) -> OnnxEntrance:
     ids = np.arange(3, 40).reshape(1, -1)
     batch = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
     batch["token_type_ids"] = np.zeros_like(ids)
-    return OnnxEntrance(source, TokenData(1, [batch], []), (), graph, Recipe(keep=keep))
+    return OnnxEntrance(source, CalibrationData(1, [batch], []), (), graph, Recipe(keep=keep))
 
 
 def test_a_kept_linear_that_shares_its_input_has_no_say_in_a_cached_range(

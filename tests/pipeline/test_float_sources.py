@@ -26,8 +26,8 @@ from trt_int8.graph.normalize import normalize
 from trt_int8.model.heads import ExportWrapper
 from trt_int8.model.onnx_matmuls import find_attentions, find_matmuls
 from trt_int8.model.source import resolve_source
-from trt_int8.pipeline.arrays import read_data
 from trt_int8.pipeline.build import run_build
+from trt_int8.pipeline.calibration_data import read_data
 from trt_int8.pipeline.onnx_entrance import OnnxEntrance, enter_onnx
 from trt_int8.pipeline.options import BuildOptions
 from trt_int8.pipeline.progress import SilentReporter

@@ -20,7 +20,7 @@ from trt_int8.calibrate.statistics import Needs
 from trt_int8.calibrate.tensorrt_cache import from_ranges
 from trt_int8.errors import CalibrationError, RangeError
 from trt_int8.pipeline import ranges
-from trt_int8.pipeline.data import TokenData
+from trt_int8.pipeline.data import CalibrationData
 from trt_int8.pipeline.options import BuildOptions
 from trt_int8.pipeline.progress import SilentReporter
 from trt_int8.pipeline.ranges import choose_ranges, collect, find_all, read_ranges
@@ -44,7 +44,7 @@ class Halver:
         sites: tuple[str, ...] = SITES,
     ) -> None:
         self.source = SimpleNamespace(name="halver", sha256=lambda: model)
-        self.data = TokenData(4, BATCHES if batches is None else batches, [])
+        self.data = CalibrationData(4, BATCHES if batches is None else batches, [])
         self.sites = sites
         self.runs = 0
         self.weight: dict[str, NDArray[np.float32]] = {}

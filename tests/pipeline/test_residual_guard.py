@@ -15,7 +15,7 @@ from tests.support.collected import one_batch
 from trt_int8.calibrate.statistics import TensorStatistics
 from trt_int8.errors import RecipeError
 from trt_int8.model.source import resolve_source
-from trt_int8.pipeline.data import TokenData
+from trt_int8.pipeline.data import CalibrationData
 from trt_int8.pipeline.onnx_entrance import OnnxEntrance
 from trt_int8.pipeline.prepare import enter
 from trt_int8.pipeline.progress import SilentReporter
@@ -92,7 +92,7 @@ class Blocks(OnnxEntrance):
         x = np.random.default_rng(1).standard_normal((64, 5, 64)).astype(np.float32)
         x[:, :, CHANNEL] = np.abs(x[:, :, CHANNEL]) + 1
         source: Any = SimpleNamespace(name="blocks", sha256=lambda: "a" * 64)
-        data: Any = TokenData(64, [{"x": x}], [])
+        data: Any = CalibrationData(64, [{"x": x}], [])
         super().__init__(source, data, (), model, recipe)
 
 

@@ -53,7 +53,7 @@ class PreparedModel:
 
 
 @dataclass(frozen=True)
-class TokenData:
+class CalibrationData:
     """Tokenized texts, or arrays as the user gave them.
 
     Attributes:
@@ -66,14 +66,14 @@ class TokenData:
     calibration: list[Batch]
     held_out: list[Batch]
 
-    def only(self, graph: onnx.ModelProto) -> TokenData:
+    def only(self, graph: onnx.ModelProto) -> CalibrationData:
         """The same with only the arrays that the graph reads: the exporter drops unused inputs."""
         names = {value.name for value in graph.graph.input}
 
         def kept(batches: list[Batch]) -> list[Batch]:
             return [{name: b[name] for name in b if name in names} for b in batches]
 
-        return TokenData(self.samples, kept(self.calibration), kept(self.held_out))
+        return CalibrationData(self.samples, kept(self.calibration), kept(self.held_out))
 
     def sha256(self) -> str:
         """Hash of the calibration arrays: of what the model really saw, cuts included."""
@@ -116,7 +116,7 @@ def tokenize_texts(
     names: tuple[str, ...],
     profile: ShapeProfile,
     options: InputOptions,
-) -> TokenData:
+) -> CalibrationData:
     """Split the texts, tokenize them for the inputs `names`, and batch them.
 
     Nothing is padded, unless the recipe says `pad_to`; held-out texts never are.
@@ -146,7 +146,7 @@ def tokenize_texts(
         tokens = tokenize(tokenizer, calibration, names, pad_to)
         padded = padded_batches(tokens, settings.batch_size, pad_to, _padding_of(tokenizer))
         used = [{**batch} for batch in padded]
-    return TokenData(len(calibration.items), used, batches(held_out, longest))
+    return CalibrationData(len(calibration.items), used, batches(held_out, longest))
 
 
 def _padding_of(tokenizer: Any) -> dict[str, int]:

@@ -13,7 +13,7 @@ from trt_int8.calibrate.statistics import Needs
 from trt_int8.calibrate.texts import TokenArrays
 from trt_int8.evaluate.compare import Outputs
 from trt_int8.model.source import ModelSource
-from trt_int8.pipeline.data import PreparedModel, TokenData
+from trt_int8.pipeline.data import CalibrationData, PreparedModel
 from trt_int8.pipeline.progress import Reporter
 from trt_int8.spec.ranges import RangeTable, TensorRange
 
@@ -39,7 +39,7 @@ class Entrance(Protocol):
     """
 
     source: ModelSource
-    data: TokenData
+    data: CalibrationData
     sites: tuple[str, ...]
     residual_sites: tuple[str, ...]
 

@@ -26,10 +26,10 @@ from trt_int8.graph.opset import NEWEST, fit_opset, opset_of, raise_opset
 from trt_int8.graph.packed import split_packed
 from trt_int8.model.inputs import ModelInput, check_inputs, graph_inputs
 from trt_int8.model.source import ModelSource
-from trt_int8.pipeline.arrays import batch_arrays, note_texts, wanted_arrays
+from trt_int8.pipeline.calibration_data import batch_arrays, note_texts, wanted_arrays
 from trt_int8.pipeline.data import (
+    CalibrationData,
     PreparedModel,
-    TokenData,
     choose_profile,
     shapes_of,
     tokenize_texts,
@@ -49,7 +49,7 @@ class OnnxEntrance:
     def __init__(
         self,
         source: ModelSource,
-        data: TokenData,
+        data: CalibrationData,
         shapes: tuple[InputShape, ...],
         graph: onnx.ModelProto,
         recipe: Recipe,

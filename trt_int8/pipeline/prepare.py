@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from trt_int8.errors import ModelError
 from trt_int8.model.source import ModelSource
-from trt_int8.pipeline.arrays import read_data
+from trt_int8.pipeline.calibration_data import read_data
 from trt_int8.pipeline.data import PreparedModel
 from trt_int8.pipeline.entrance import Entrance
 from trt_int8.pipeline.onnx_entrance import enter_onnx

@@ -16,10 +16,10 @@ from trt_int8.evaluate.compare import Outputs
 from trt_int8.graph.export import export_float, export_onnx
 from trt_int8.model.huggingface import MediaModel, TextModel, load_model
 from trt_int8.model.source import ModelSource
-from trt_int8.pipeline.arrays import batch_arrays, note_texts, wanted_arrays
+from trt_int8.pipeline.calibration_data import batch_arrays, note_texts, wanted_arrays
 from trt_int8.pipeline.data import (
+    CalibrationData,
     PreparedModel,
-    TokenData,
     choose_profile,
     shapes_of,
     tokenize_texts,
@@ -41,7 +41,7 @@ class TorchEntrance:
     def __init__(
         self,
         source: ModelSource,
-        data: TokenData,
+        data: CalibrationData,
         shapes: tuple[InputShape, ...],
         model: TextModel,
         annotated: AnnotatedModel,
@@ -141,7 +141,7 @@ def data_of(
     options: InputOptions,
     reporter: Reporter,
     given: Texts | ArrayData,
-) -> tuple[TokenData, tuple[InputShape, ...]]:
+) -> tuple[CalibrationData, tuple[InputShape, ...]]:
     """Batches of the data, and the profile bound to the model's inputs."""
     limit = model.max_length if isinstance(model, TextModel) else None
     profile = choose_profile(options.shapes, limit)

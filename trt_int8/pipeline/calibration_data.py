@@ -17,7 +17,7 @@ from trt_int8.calibrate.arrays import (
 from trt_int8.calibrate.texts import Texts, builtin_texts, read_texts
 from trt_int8.errors import CalibrationError
 from trt_int8.model.inputs import ModelInput, fixed_batch, token_axes
-from trt_int8.pipeline.data import TokenData
+from trt_int8.pipeline.data import CalibrationData
 from trt_int8.pipeline.options import InputOptions
 from trt_int8.pipeline.progress import Reporter
 from trt_int8.spec.shapes import ShapeProfile
@@ -43,7 +43,7 @@ def note_texts(texts: Texts, options: InputOptions, reporter: Reporter) -> None:
     """Tell the user which texts are used, where it matters."""
     if options.calib is None:
         reporter.note(
-            "calibrating on the built-in English sentences; pass --calib with texts of your own"
+            "the data are the built-in English sentences; pass --calib with texts of your own"
         )
     if len(texts.items) < FEW_TEXTS:
         reporter.note(
@@ -63,7 +63,7 @@ def wanted_arrays(name: str, inputs: tuple[ModelInput, ...], why: str = "") -> C
 
 def batch_arrays(
     given: ArrayData, inputs: tuple[ModelInput, ...], profile: ShapeProfile, options: InputOptions
-) -> tuple[TokenData, Axes]:
+) -> tuple[CalibrationData, Axes]:
     """Check the arrays, split them, and batch them.
 
     Returns:
@@ -94,7 +94,7 @@ def batch_arrays(
             todo="put them into one .npz",
         )
     samples = sum(len(next(iter(each.values()))) for each in batches[0])
-    return TokenData(samples, *batches), _axes(given, inputs, profile)
+    return CalibrationData(samples, *batches), _axes(given, inputs, profile)
 
 
 def _axes(given: ArrayData, inputs: tuple[ModelInput, ...], profile: ShapeProfile) -> Axes:

@@ -19,7 +19,7 @@ from trt_int8.errors import CalibrationError, GraphError
 from trt_int8.model.inputs import ModelInput
 from trt_int8.model.onnx_matmuls import find_matmuls
 from trt_int8.model.source import resolve_source
-from trt_int8.pipeline.arrays import batch_arrays
+from trt_int8.pipeline.calibration_data import batch_arrays
 from trt_int8.pipeline.data import PreparedModel
 from trt_int8.pipeline.options import BuildOptions, InputOptions
 from trt_int8.pipeline.prepare import prepare
