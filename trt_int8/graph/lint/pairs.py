@@ -77,7 +77,8 @@ def _twice(view: GraphView) -> Iterator[Hit]:
         equal = same_scale(before, node)
         text = f"it quantizes again what {name_of(before)} dequantized, with "
         text += "the same scale" if equal else "another scale"
-        # The pair on an attention output is what lets the attention fuse; only the rounding costs.
+        # The pair on an attention output is what lets the attention fuse, so it must not go: the
+        # second one costs a kernel and a rounding, until both have one scale.
         needed = past_layout(activation_source(before)) in contexts
         yield Hit(name_of(node), text, "info" if needed else None, fixable=equal)
 
