@@ -1,0 +1,1 @@
+"""CUDA kernels for TensorRT plugins: sources, NumPy models, compilation."""
