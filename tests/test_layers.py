@@ -13,18 +13,8 @@ import trt_int8
 PACKAGE = Path(trt_int8.__file__).parent
 STAGES = (
     *("errors", "optional", "files", "spec", "numerics", "plugins", "model", "annotate"),
-    *(
-        "calibrate",
-        "graph",
-        "engine",
-        "runtime",
-        "evaluate",
-        "tune",
-        "pipeline",
-        "terminal",
-        "cli",
-        "__main__",
-    ),
+    *("calibrate", "graph", "engine", "runtime", "evaluate", "tune", "pipeline", "terminal"),
+    *("cli", "__main__"),
 )
 NOT_CODE = {"__init__.py", "__pycache__", "py.typed", "data"}
 # It only shows what a build gives, so its types may come from anywhere.
