@@ -2,8 +2,10 @@
 
     python -m scripts.bench_calibrate --json docs/measured/calibrate.json
 
-Pairs run alternately in one process; the ratio is that of their median times. Memory is measured
-in a process of its own per number of texts: how far its peak lies over what it held before.
+Pairs run alternately in one process; the ratio is that of their median times. The compiled loops
+(extra `fast`) are made ready before, and the time of that told apart; sentences are calibrated
+without them too. Memory is measured in a process of its own per number of texts: how far its peak
+lies over what it held before.
 """
 
 from __future__ import annotations
@@ -20,14 +22,19 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
 from scripts.bench_entropy import measure_entropy
+from trt_int8.calibrate import readers
 from trt_int8.calibrate.estimate.choose import needs_of
+from trt_int8.calibrate.loops import compiled
+from trt_int8.calibrate.statistics import Needs, statistics_of
 from trt_int8.calibrate.texts import builtin_texts, read_texts
+from trt_int8.calibrate.values import Values
 from trt_int8.model.source import resolve_source
 from trt_int8.pipeline.data import PreparedModel
 from trt_int8.pipeline.options import InputOptions
@@ -56,6 +63,7 @@ def main() -> None:
         return
     # Minutes of work: each part is told before it begins.
     console = Console(stderr=True)
+    ready = _ready_seconds()
     console.print(f"time of {options.texts} texts, {options.repeats} runs each")
     times = _times(options.texts, options.repeats)
     console.print("memory of 512 and 4,096 texts")
@@ -66,6 +74,7 @@ def main() -> None:
         "tokens_padded_to": TOKENS,
         "batch": BATCH,
         "threads": torch.get_num_threads(),
+        "loops_ready_s": ready,
         "time": times,
         "memory_growth_mb": memory,
     }
@@ -113,16 +122,36 @@ def _times(texts: int, repeats: int) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for kind, bench in kinds.items():
         runs: dict[str, Callable[[], None]] = {"plain": bench.plain}
-        for method in METHODS:
-            runs[method] = partial(bench.calibrate, method)
-        times = _alternately(runs, repeats)
-        plain = statistics.median(times["plain"])
+        runs |= {method: partial(bench.calibrate, method) for method in METHODS}
+        both = kind == "sentences" and compiled() is not None
+        if both:
+            runs |= {f"{m} slow": partial(_without_loops, runs[m]) for m in METHODS}
+        median = {k: statistics.median(v) for k, v in _alternately(runs, repeats).items()}
+        plain = median["plain"]
         result[kind] = {
             "real_tokens_share": round(bench.real_share, 3),
             "plain_s": round(plain, 2),
-            "ratio": {m: round(statistics.median(times[m]) / plain, 3) for m in METHODS},
+            "ratio": {m: round(median[m] / plain, 3) for m in METHODS},
         }
+        if both:
+            slow = {m: round(median[f"{m} slow"] / plain, 3) for m in METHODS}
+            result[kind]["ratio_without_loops"] = slow
     return result
+
+
+def _ready_seconds() -> float | None:
+    """Time to load the compiled loops, or to compile them; None without Numba."""
+    start = time.perf_counter()
+    if compiled() is None:
+        return None
+    tiny = Values(torch.ones(2, 2))
+    statistics_of("tiny", tiny, Needs(histogram=True, rows=True), 0)
+    return round(time.perf_counter() - start, 2)
+
+
+def _without_loops(run: Callable[[], None]) -> None:
+    with mock.patch.object(readers, "compiled", return_value=None):
+        run()
 
 
 def _alternately(runs: dict[str, Callable[[], None]], repeats: int) -> dict[str, list[float]]:
@@ -193,8 +222,10 @@ def _print(result: dict[str, Any]) -> None:
     for method in METHODS:
         table.add_column(method, justify="right")
     for kind, found in result["time"].items():
-        ratios = [f"{found['ratio'][m]:.2f}" for m in METHODS]
-        table.add_row(kind, f"{found['real_tokens_share']:.0%}", *ratios)
+        for words, key in ((kind, "ratio"), (f"{kind}, no loops", "ratio_without_loops")):
+            if key in found:
+                ratios = [f"{found[key][m]:.2f}" for m in METHODS]
+                table.add_row(words, f"{found['real_tokens_share']:.0%}", *ratios)
     console = Console()
     console.print(table)
     console.print(f"peak memory growth in MB by number of texts: {result['memory_growth_mb']}")

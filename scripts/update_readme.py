@@ -66,14 +66,19 @@ def _bench_table(path: Path) -> str:
         f"| entropy search, {entropy['count']} tensors of MiniLM, pytorch-quantization 2.1.3 / ours"
         f" | {entropy['ratio_of_sums']:.0f}x, {entropy['equal']} of {entropy['count']} amax equal |"
     )
-    for kind, words in (("sentences", "sentences"), ("full", "long texts")):
+    for kind, words, key, how in (
+        ("sentences", "sentences", "ratio", ""),
+        ("sentences", "sentences", "ratio_without_loops", " without the extra `fast`"),
+        ("full", "long texts", "ratio", ""),
+    ):
         found = measured["time"][kind]
-        ratios = ", ".join(f"`{name}` {ratio:.2f}" for name, ratio in found["ratio"].items())
-        rows.append(
-            f"| calibration / plain forward passes, {measured['texts']} {words} padded to"
-            f" {measured['tokens_padded_to']} tokens ({found['real_tokens_share']:.0%} real)"
-            f" | {ratios} |"
-        )
+        ratios = ", ".join(f"`{name}` {r:.2f}" for name, r in found.get(key, {}).items())
+        if ratios:
+            rows.append(
+                f"| calibration{how} / plain forward passes, {measured['texts']} {words} padded to"
+                f" {measured['tokens_padded_to']} tokens ({found['real_tokens_share']:.0%} real)"
+                f" | {ratios} |"
+            )
     growth = "; ".join(
         f"{count} texts: {found['output']:.0f} MB (plain passes {found['plain']:.0f} MB)"
         for count, found in memory.items()

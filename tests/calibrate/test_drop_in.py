@@ -30,7 +30,8 @@ from tests.support.tiny_transformers import VOCABULARY
 from trt_int8.annotate.torch_model import silent_absl
 from trt_int8.calibrate.drop_in import StreamingCalibrator, use_calibrators
 from trt_int8.calibrate.estimate.choose import find_range
-from trt_int8.calibrate.statistics import TensorStatistics, Values, statistics_of
+from trt_int8.calibrate.statistics import TensorStatistics, statistics_of
+from trt_int8.calibrate.values import Values
 from trt_int8.spec.methods import parse_method
 
 

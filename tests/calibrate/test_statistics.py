@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.support.collected import EVERYTHING, collected, one_batch
-from trt_int8.calibrate.statistics import Needs, TensorStatistics, Values, statistics_of
+from trt_int8.calibrate.statistics import Needs, TensorStatistics, statistics_of
+from trt_int8.calibrate.values import Values
 from trt_int8.errors import RangeError
 
 Array = NDArray[np.float32]
@@ -34,7 +35,8 @@ def same(one: TensorStatistics, other: TensorStatistics) -> bool:
 
 def masked(rows: Array, counted: NDArray[np.bool_]) -> Values:
     kept = torch.from_numpy(np.where(counted, rows, np.float32(0)))
-    return Values(kept, counted=torch.from_numpy(counted))
+    owners = torch.arange(len(counted))
+    return Values(kept, owners=owners, real=torch.from_numpy(counted))
 
 
 def test_the_extremes_are_those_of_the_values() -> None:

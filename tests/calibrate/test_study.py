@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.support.studies import tensor, threshold
-from trt_int8.calibrate.statistics import Needs, TensorStatistics, Values, statistics_of
+from trt_int8.calibrate.statistics import Needs, TensorStatistics, statistics_of
 from trt_int8.calibrate.study import (
     affine_sqnr_db,
     clipped_share,
@@ -21,6 +21,7 @@ from trt_int8.calibrate.study import (
     outlier_channels,
     study_tensor,
 )
+from trt_int8.calibrate.values import Values
 from trt_int8.spec.methods import parse_method
 from trt_int8.spec.ranges import AffineRange, TensorRange
 
@@ -29,7 +30,7 @@ Array = NDArray[np.float32]
 
 def statistics(values: Any, *, histogram: bool = True, channels: bool = True) -> TensorStatistics:
     rows = torch.from_numpy(np.atleast_2d(np.asarray(values, dtype=np.float32)))
-    found = statistics_of("t", Values(rows, None, channels), Needs(histogram=histogram), 0)
+    found = statistics_of("t", Values(rows, has_channels=channels), Needs(histogram=histogram), 0)
     assert found is not None
     return found
 

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from trt_int8.calibrate.statistics import Needs, TensorStatistics, Values, statistics_of
+from trt_int8.calibrate.statistics import Needs, TensorStatistics, statistics_of
+from trt_int8.calibrate.values import Values
 
 EVERYTHING = Needs(histogram=True, rows=True)
 

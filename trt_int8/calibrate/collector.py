@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from trt_int8.calibrate.arrays import Batch
-from trt_int8.calibrate.statistics import Needs, TensorStatistics, Values, statistics_of
+from trt_int8.calibrate.statistics import Needs, TensorStatistics, statistics_of
 from trt_int8.calibrate.texts import TokenArrays
 from trt_int8.calibrate.token_axes import PROBES, Padding, Shape, TokenAxes, batch_is_inner
+from trt_int8.calibrate.values import Values
 from trt_int8.model.inputs import MASK_NAME
 
 Statistics = dict[str, TensorStatistics]

@@ -70,15 +70,21 @@ class Histogram:
         return Histogram(exponent, counts)
 
 
-def histogram_of(values: Tensor, peak: float) -> Histogram:
+def exponent_for(peak: float) -> int:
+    """That of the smallest width with which `peak`, the largest |x|, fits."""
+    # frexp gives the smallest e with peak < 2 ** e; of 0 it gives 0, where any width would do.
+    return max(MIN_EXPONENT, math.frexp(peak)[1] - BITS) if peak else MIN_EXPONENT
+
+
+def histogram_of(values: Tensor, peak: float, exponent: int = MIN_EXPONENT) -> Histogram:
     """Count values.
 
     Args:
         values: float32, any shape, finite.
         peak: their largest |x|.
+        exponent: of the smallest width to count with.
     """
-    # frexp gives the smallest e with peak < 2 ** e; of 0 it gives 0, where any width would do.
-    exponent = max(MIN_EXPONENT, math.frexp(peak)[1] - BITS) if peak else MIN_EXPONENT
+    exponent = max(exponent, exponent_for(peak))
     flat, factor = values.reshape(-1), 2.0**-exponent
     counts = np.zeros(2 * BINS - 1, dtype=np.int64)
     size = min(flat.numel(), _PIECE)

@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trt_int8.calibrate.loops import SPREAD
+
 ROWS = 256
 _COARSE = 16
 # Rows held in memory, the dropped ones included, before the others are put together.
@@ -38,6 +40,14 @@ class RowSample:
     parts: tuple[NDArray[np.float32], ...]
     places: NDArray[np.int64]
 
+    @classmethod
+    def of(
+        cls, keys: NDArray[np.int64], repeats: NDArray[np.int64], rows: NDArray[np.float32]
+    ) -> RowSample:
+        """That of distinct keys, ascending; `rows` are those of the first `ROWS` of them."""
+        counts = repeats[:ROWS].astype(np.int64)
+        return cls(keys[:ROWS], counts, (rows,), np.arange(len(rows)))
+
     @cached_property
     def rows(self) -> NDArray[np.float32]:
         """float32 [R, C], in the order of the keys."""
@@ -53,6 +63,8 @@ class RowSample:
 
     def merge(self, other: RowSample) -> RowSample:
         """The sample of the rows of both; equal to that of one run over both."""
+        if not other.keys.size:
+            return self
         keys = np.concatenate([self.keys, other.keys])
         chosen, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
         repeats = np.zeros(chosen.size, dtype=np.int64)
@@ -81,7 +93,7 @@ def sample_rows(rows: Tensor, bound: int | None = None) -> RowSample:
     """
     # A few columns tell most rows apart; those that they do not are picked together.
     coarse = _hash(rows[:, :_COARSE].cpu().numpy(), 0)
-    places = np.arange(coarse.size) if bound is None else np.flatnonzero(coarse <= bound >> 32)
+    places = np.flatnonzero(coarse <= coarse_bound(bound))
     wanted = ROWS
     while True:
         picked = places[_smallest(coarse[places], wanted)]
@@ -92,8 +104,23 @@ def sample_rows(rows: Tensor, bound: int | None = None) -> RowSample:
         if found.size >= ROWS or picked.size == places.size:
             break
         wanted *= 4  # many equal rows: look at more
-    chosen, kept = some[first[:ROWS]], np.arange(min(found.size, ROWS))
-    return RowSample(found[:ROWS], counts[:ROWS].astype(np.int64), (chosen,), kept)
+    return RowSample.of(found, counts, some[first[:ROWS]])
+
+
+def coarse_bound(bound: int | None) -> int:
+    """The largest hash of the first columns that a key up to `bound` may have."""
+    return 2**31 - 1 if bound is None else bound >> 32
+
+
+def coarse_columns(columns: int) -> int:
+    """How many columns the upper half of a key is the hash of."""
+    return min(columns, _COARSE)
+
+
+@lru_cache(maxsize=64)
+def key_factors(columns: int) -> NDArray[np.int32]:
+    """int32 [2, C]: the factors of the upper and of the lower half of a key."""
+    return np.stack([_factors(columns, half) for half in range(2)])
 
 
 def _filled_up(rows: NDArray[np.float32], width: int) -> NDArray[np.float32]:
@@ -121,9 +148,9 @@ def _hash(rows: NDArray[np.float32], seed: int) -> NDArray[np.int32]:
     high ^= bits
     mixed: NDArray[np.int32] = np.einsum("rc,c->r", high, _factors(rows.shape[1], seed))
     # The low bits of a sum of products depend on low bits only: fold the high half onto them, and
-    # spread them over the order again (Fibonacci hashing: Knuth, TAOCP 3, section 6.4).
+    # spread them over the order again.
     mixed ^= mixed >> 16
-    mixed *= np.int32(-1640531527)
+    mixed *= np.int32(SPREAD)
     return mixed
 
 

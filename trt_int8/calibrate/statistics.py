@@ -6,12 +6,12 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from trt_int8.calibrate.histogram import Histogram, histogram_of
-from trt_int8.calibrate.row_sample import RowSample, sample_rows
+from trt_int8.calibrate.histogram import MIN_EXPONENT, Histogram
+from trt_int8.calibrate.readers import reader_of
+from trt_int8.calibrate.row_sample import RowSample
+from trt_int8.calibrate.values import Values
 from trt_int8.errors import RangeError
 
 
@@ -21,37 +21,6 @@ class Needs:
 
     histogram: bool = True
     rows: bool = False
-
-
-@dataclass(frozen=True)
-class Values:
-    """The values of one tensor that count, as rows (tokens) and columns (channels).
-
-    Attributes:
-        rows: float32 [R, C]; what does not count in a row is 0.
-        counted: bool [R, C], where only a part of each row counts; None if all of it does.
-        has_channels: column c is the same channel in every row and every call.
-    """
-
-    rows: Tensor
-    counted: Tensor | None = None
-    has_channels: bool = True
-
-    def count(self) -> int:
-        """How many values count."""
-        return self.rows.numel() if self.counted is None else int(self.counted.sum())
-
-    def extremes(self) -> tuple[float, float]:
-        """Smallest and largest value that counts; NaN if one of them is."""
-        if self.counted is None:
-            low, high = torch.aminmax(self.rows)
-            return float(low), float(high)
-        out = ~self.counted  # several times as fast as picking the values that count
-        low = self.rows.masked_fill(out, math.inf).amin()
-        high = self.rows.amax()  # of the values and zeros
-        if not high > 0:
-            high = self.rows.masked_fill(out, -math.inf).amax()
-        return float(low), float(high)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,10 +80,11 @@ def statistics_of(
 
     Args:
         name: the tensor, for error messages.
-        values: at least what `values_of` selects.
+        values: those that count.
         needs: what to keep.
         batch: number of the batch in the data set.
-        so_far: what they will be merged with: rows that have no place there are left out.
+        so_far: what they will be merged with: rows that have no place there are left out, and
+            the bins are not narrower.
 
     Returns:
         None if no value counts.
@@ -122,37 +92,31 @@ def statistics_of(
     Raises:
         RangeError: it holds NaN or infinity; the message names the tensor.
     """
-    rows = values.rows
     count = values.count()
     if count == 0:
         return None
-    channels = None
-    if values.has_channels and values.counted is None:
-        channels = torch.stack([rows.amin(dim=0), rows.amax(dim=0)]).cpu().numpy()
-        low, high = float(channels[0].min()), float(channels[1].max())
-    else:
-        low, high = values.extremes()
+    reader = reader_of(values)
+    extremes = reader.extremes()
+    low, high = extremes.low, extremes.high
     if not (math.isfinite(low) and math.isfinite(high)):  # a NaN makes both NaN
         raise RangeError(
             f"tensor {name!r} holds NaN or infinity during calibration",
             wanted="finite values",
             todo="check the model on this text, or add the tensor to 'keep' in the recipe",
         )
+    # Counted with the bins of what they will be merged with, they need not be widened for it.
+    counted = so_far.histogram if so_far is not None else None
+    exponent = MIN_EXPONENT if counted is None else counted.exponent
     bound = so_far.rows.bound if so_far is not None and so_far.rows is not None else None
     return TensorStatistics(
         count=count,
         low=low,
         high=high,
         batches={batch: (low, high)},
-        channels=channels,
-        histogram=_histogram(values, count, max(-low, high)) if needs.histogram else None,
-        rows=sample_rows(rows, bound) if needs.rows else None,
+        channels=extremes.columns if values.has_channels else None,
+        histogram=reader.histogram(max(-low, high), exponent) if needs.histogram else None,
+        rows=reader.sample(bound) if needs.rows else None,
     )
-
-
-def _histogram(values: Values, count: int, peak: float) -> Histogram:
-    """Counts zeros that stand for nothing too, and takes them off again."""
-    return histogram_of(values.rows, peak).without_zeros(values.rows.numel() - count)
 
 
 def _merged_channels(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trt_int8.calibrate.statistics import Values
+from trt_int8.calibrate.values import Values
 from trt_int8.errors import RangeError
 
 # Batch and sequence of the two probes. The batch grows and the sequence shrinks, so that no axis of
@@ -33,7 +33,7 @@ class Padding:
         self.mask = mask
         used = torch.nonzero(mask.any(dim=0))
         self.first, last = (int(used[0]), int(used[-1])) if used.numel() else (0, 0)
-        self.cut = mask[:, self.first : last + 1]
+        self.cut = mask[:, self.first : last + 1].contiguous()
         self._places: dict[Layout, tuple[Tensor, Tensor]] = {}
 
     @classmethod
@@ -205,16 +205,15 @@ def _select(x: Tensor, kinds: list[str], padding: Padding) -> Values:
     if keys_last:
         # What is padding in every text is most of a batch of short ones, and cheap to cut off.
         x = x.narrow(-1, padding.first, padding.cut.shape[1])
-    # In the order of memory, no copy is made but that of the rows kept.
+    # In the order of memory, the rows are a view.
     strides = x.stride()
     outer = sorted(range(x.ndim - 1), key=lambda axis: -strides[axis])
     rows = x.permute(*outer, x.ndim - 1).flatten(0, -2)
     index, texts = padding.places(tuple((kinds[axis], x.shape[axis]) for axis in outer))
-    kept = rows.index_select(0, index)
     if not keys_last:
-        return Values(kept, has_channels=kinds[-1] == "fixed")
-    counted = padding.cut[texts]  # keys are columns: those of its own text count in each row
-    return Values(kept.masked_fill_(~counted, 0.0), counted=counted, has_channels=False)
+        return Values(rows, places=index, has_channels=kinds[-1] == "fixed")
+    # Keys are columns: those of its own text count in each row.
+    return Values(rows, places=index, owners=texts, real=padding.cut, has_channels=False)
 
 
 def shape_after(shapes: tuple[Shape, Shape], size: tuple[int, int]) -> int:

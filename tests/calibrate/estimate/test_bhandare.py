@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from trt_int8.calibrate.estimate.bhandare import kl_conjugate, kl_independent, kl_symmetric
 from trt_int8.calibrate.histogram import BINS, Histogram
-from trt_int8.calibrate.statistics import Needs, TensorStatistics, Values, statistics_of
+from trt_int8.calibrate.statistics import Needs, TensorStatistics, statistics_of
+from trt_int8.calibrate.values import Values
 
 SEEDS = st.integers(0, 2**32 - 1)
 

@@ -18,7 +18,8 @@ from trt_int8.calibrate.estimate.clip import amax_aciq_gauss, amax_aciq_laplace
 from trt_int8.calibrate.estimate.kl import amax_entropy
 from trt_int8.calibrate.estimate.mse import amax_mse, sqnr_db
 from trt_int8.calibrate.estimate.rows import amax_output, amax_sqnr
-from trt_int8.calibrate.statistics import Needs, TensorStatistics, Values, statistics_of
+from trt_int8.calibrate.statistics import Needs, TensorStatistics, statistics_of
+from trt_int8.calibrate.values import Values
 from trt_int8.errors import RangeError
 from trt_int8.spec.methods import METHODS, parse_method, parse_methods
 from trt_int8.spec.ranges import AffineRange, TensorRange

@@ -5,7 +5,8 @@ import torch
 
 from tests.support.collected import one_batch
 from trt_int8.calibrate.estimate.kept import kept_histogram, kept_rows
-from trt_int8.calibrate.statistics import Needs, Values, statistics_of
+from trt_int8.calibrate.statistics import Needs, statistics_of
+from trt_int8.calibrate.values import Values
 
 
 def test_what_was_kept_is_handed_over() -> None:

@@ -16,7 +16,8 @@ from scipy.stats import norm
 
 from trt_int8.calibrate.estimate.kl import SearchOptions, Ties, amax_entropy, best_bin, divergences
 from trt_int8.calibrate.histogram import BINS, Histogram
-from trt_int8.calibrate.statistics import Needs, TensorStatistics, Values, statistics_of
+from trt_int8.calibrate.statistics import Needs, TensorStatistics, statistics_of
+from trt_int8.calibrate.values import Values
 from trt_int8.errors import RecipeError
 
 Counts = NDArray[np.int64]
