@@ -84,6 +84,10 @@ class MissingPackageError(TrtInt8Error):
     """An optional package is not installed."""
 
 
+class PluginError(TrtInt8Error):
+    """A plugin's kernel cannot be compiled, or cannot do what its options ask for."""
+
+
 class CancelledError(TrtInt8Error):
     """The user pressed Ctrl-C; nothing half-written is left."""
 

@@ -15,8 +15,15 @@ _EXTRA_OF = {
     "transformers": None,
     "pytorch_quantization": None,
     "ray": "ray",
+    "nvidia.cuda_nvrtc": "plugins",
+    "cuda.bindings.driver": "plugins",
 }
-_USE_OF = {"tensorrt": "this flavour", "ray": "--ray"}
+_USE_OF = {
+    "tensorrt": "this flavour",
+    "ray": "--ray",
+    "nvidia.cuda_nvrtc": "compiling the CUDA kernels of --plugins",
+    "cuda.bindings.driver": "running plugins that are not compiled into the engine",
+}
 
 
 def is_installed(name: str) -> bool:
