@@ -242,6 +242,18 @@ def test_a_plugin_library_that_cannot_be_loaded_is_an_error_that_names_it() -> N
         build(trt, plugin_libraries=("broken.so",))
 
 
+@pytest.mark.parametrize(("uses", "wanted"), [(True, 1), (False, 0)])
+def test_our_plugins_are_registered_before_parsing_where_the_file_has_them(
+    uses: bool, wanted: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trt = FakeTensorRT()
+    monkeypatch.setattr(adapter, "register_plugins", lambda module: module.note("register"))
+    build(trt, uses_plugins=uses)
+    names = trt.names()
+    assert names.count("register") == wanted
+    assert "register" not in names[names.index("parse_from_file") :]
+
+
 @pytest.mark.parametrize("sm", [75, 80])
 def test_tensorrt_rtx_builds_for_one_named_target(sm: int) -> None:
     trt = FakeTensorRT(rtx=True)

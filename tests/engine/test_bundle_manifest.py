@@ -66,9 +66,9 @@ def test_a_manifest_of_another_form_is_refused(old: str, new: str, tmp_path: Pat
 
 def test_a_manifest_of_another_format_number_is_refused(tmp_path: Path) -> None:
     path = make_bundle(tmp_path / "out") / MANIFEST_NAME
-    text = path.read_text(encoding="utf-8").replace("trt_int8-bundle-2", "trt_int8-bundle-99")
+    text = path.read_text(encoding="utf-8").replace("trt_int8-bundle-3", "trt_int8-bundle-99")
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(BundleError, match=r"first: format .*'trt_int8-bundle-2'"):
+    with pytest.raises(BundleError, match=r"first: format .*'trt_int8-bundle-3'"):
         read_manifest(tmp_path / "out")
 
 

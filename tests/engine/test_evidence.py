@@ -138,3 +138,9 @@ def test_two_graphs_of_one_profile_are_both_in_it() -> None:
 
 def test_the_profile_in_a_node_name_is_not_part_of_it() -> None:
     assert onnx_nodes("[ONNX Layer: fc [profile 1]][ONNX Layer: fc]") == ("fc",)
+
+
+def test_a_node_inside_a_plugin_call_has_its_own_name() -> None:
+    text = "[ONNX Layer: a/MatMul | a/Softmax/int8_attention (int8_attention__3)]"
+    assert onnx_nodes(text) == ("a/MatMul",)
+    assert onnx_nodes("[ONNX Layer: a | b (other)]") == ("a | b (other)",)

@@ -56,9 +56,9 @@ result = [seen, answers]
 """
 FLAGS = {
     "8.6.1": [["EXPLICIT_BATCH"], ["FP16", "INT8"]],
-    "10.9.0.34": [["EXPLICIT_BATCH", "STRONGLY_TYPED"], []],
-    "10.13.3.9": [["EXPLICIT_BATCH", "STRONGLY_TYPED"], []],
-    "11.4.0.106": [["STRONGLY_TYPED"], []],
+    "10.9.0.34": [["EXPLICIT_BATCH", "PREFER_AOT_PYTHON_PLUGINS", "STRONGLY_TYPED"], []],
+    "10.13.3.9": [["EXPLICIT_BATCH", "PREFER_AOT_PYTHON_PLUGINS", "STRONGLY_TYPED"], []],
+    "11.4.0.106": [["PREFER_AOT_PYTHON_PLUGINS", "STRONGLY_TYPED"], []],
 }
 MONITOR_PARAMETERS = {
     "phase_start": ["phase_name", "parent_phase", "num_steps"],

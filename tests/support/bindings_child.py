@@ -3,8 +3,9 @@
     python bindings_child.py REQUEST.json
 
 The request holds `bindings` (folder with `tensorrt_bindings/`), `stubs` (libraries to load),
-`repo` (where the code under test is imported from), `script` (what to run) and `result` (where
-the script's variable `result` goes, as JSON). Not for use by hand.
+`repo` (where the code under test is imported from), `paths` (folders that come before all others),
+`script` (what to run) and `result` (where the script's variable `result` goes, as JSON). Not for
+use by hand.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ def main(request_file: str) -> None:
     request = json.loads(Path(request_file).read_text(encoding="utf-8"))
     # This script's own folder has a module named tensorrt_bindings: it must not be importable.
     sys.path[0] = request["repo"]
+    sys.path[:0] = request["paths"]
     load_bindings(request["bindings"], request["stubs"])
     namespace = runpy.run_path(request["script"])
     if "result" not in namespace:

@@ -26,16 +26,23 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
-from .install_bindings import BINDINGS_VERSIONS, is_installed
+from .install_bindings import (
+    BINDINGS_VERSIONS,
+    CUDA_PYTHON_FOLDER,
+    is_installed,
+    numpy_paths,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 __all__ = [
     "BINDINGS_VERSIONS",
     "BindingsError",
     "bindings_folder",
     "build_stub",
+    "cuda_python_folder",
+    "plugin_paths",
     "run_or_skip",
     "run_with_bindings",
 ]
@@ -63,8 +70,23 @@ def bindings_folder(version: str) -> Path | None:
     Returns:
         The folder to put on `sys.path`, or None if this version is not installed.
     """
-    root = Path(os.environ.get(FOLDER_VARIABLE) or _REPO / ".venv" / "bindings").resolve()
+    root = _root()
     return root / version if is_installed(root, version) else None
+
+
+def plugin_paths(version: str) -> tuple[Path, ...]:
+    """What the plugins of this version need before all else on `sys.path`: an older NumPy or ()."""
+    return numpy_paths(_root(), version)
+
+
+def cuda_python_folder() -> Path | None:
+    """Where `cuda.bindings` is installed, to put on `sys.path`; None if it is not."""
+    folder = _root() / CUDA_PYTHON_FOLDER
+    return folder if folder.is_dir() else None
+
+
+def _root() -> Path:
+    return Path(os.environ.get(FOLDER_VARIABLE) or _REPO / ".venv" / "bindings").resolve()
 
 
 def _library_names(major: str) -> list[str]:
@@ -128,7 +150,9 @@ def _stubs_for(version: str, stub_folder: Path) -> list[str]:
     return [str(path) for path in wanted]
 
 
-def run_with_bindings(version: str, code: str, stub_folder: Path) -> object:
+def run_with_bindings(
+    version: str, code: str, stub_folder: Path, paths: Sequence[Path] = ()
+) -> object:
     """Run Python code in a fresh process where `import tensorrt` gives the genuine bindings.
 
     The repository is on the child's `sys.path`, and it sees no GPU (`CUDA_VISIBLE_DEVICES=""`).
@@ -137,6 +161,7 @@ def run_with_bindings(version: str, code: str, stub_folder: Path) -> object:
         version: one of `BINDINGS_VERSIONS`, installed.
         code: what to run; sets `result` to something that JSON can hold.
         stub_folder: what `build_stub` filled.
+        paths: folders to import from before all others.
 
     Returns:
         The value of `result`, by way of JSON (tuples come back as lists).
@@ -161,6 +186,7 @@ def run_with_bindings(version: str, code: str, stub_folder: Path) -> object:
             "bindings": str(bindings),
             "stubs": stubs,
             "repo": str(_REPO),
+            "paths": [str(path) for path in paths],
             "script": str(script),
             "result": str(result),
         }
@@ -171,11 +197,11 @@ def run_with_bindings(version: str, code: str, stub_folder: Path) -> object:
     return value
 
 
-def run_or_skip(version: str, code: str, stub_folder: Path) -> Any:
-    """`run_with_bindings`, or skip the test if this version is not installed."""
-    if bindings_folder(version) is None:
+def run_or_skip(version: str, code: str, stub_folder: Path, paths: Sequence[Path] = ()) -> Any:
+    """`run_with_bindings`, or skip the test if this version or a path is not installed."""
+    if bindings_folder(version) is None or not all(path.is_dir() for path in paths):
         pytest.skip(f"TensorRT bindings {version} are not installed: run install_bindings.py")
-    return run_with_bindings(version, code, stub_folder)
+    return run_with_bindings(version, code, stub_folder, paths)
 
 
 def _run_child(version: str, work: Path, request: Mapping[str, object]) -> None:

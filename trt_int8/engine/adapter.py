@@ -17,6 +17,7 @@ from trt_int8 import optional
 from trt_int8.engine import layers_block
 from trt_int8.engine.flavour import MODULE_OF, local_sm
 from trt_int8.engine.implicit import attach_calibrator, check_implicit
+from trt_int8.engine.plugins import register_plugins
 from trt_int8.errors import CancelledError, EngineError, TargetError
 from trt_int8.files import write_whole
 from trt_int8.spec.build import BuildRequest, Flavour
@@ -73,6 +74,7 @@ class Adapter:
 
         Raises:
             EngineError: the parser or the builder refused; the message quotes it.
+            PluginError: this TensorRT cannot carry our plugins.
             TargetError: this flavour cannot build for that target, or has no implicit INT8.
             CalibrationError: the batches for implicit INT8 do not fit the network.
             CancelledError: `sink` cancelled.
@@ -82,6 +84,8 @@ class Adapter:
         log = _make_logger(self._trt)
         self._check_target(request.sm)
         self._register_plugins(log, request.plugin_libraries)
+        if request.uses_plugins:
+            register_plugins(self._trt)
         with self._starting(log):
             builder = self._trt.Builder(log)
         typed = request.implicit is None
@@ -215,7 +219,9 @@ class Adapter:
 def network_flags(trt: Any, *, strongly_typed: bool = True) -> int:
     """Creation flags by name: their numbers move between TensorRT versions."""
     flags = trt.NetworkDefinitionCreationFlag
-    wanted = ("EXPLICIT_BATCH", "STRONGLY_TYPED") if strongly_typed else ("EXPLICIT_BATCH",)
+    # Our plugins can run from Python too; without a preference TensorRT refuses such ones.
+    typed = ("STRONGLY_TYPED", "PREFER_AOT_PYTHON_PLUGINS") if strongly_typed else ()
+    wanted = ("EXPLICIT_BATCH", *typed)
     return sum(1 << int(getattr(flags, name)) for name in wanted if hasattr(flags, name))
 
 

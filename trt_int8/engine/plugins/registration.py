@@ -1,0 +1,73 @@
+"""Registering every plugin with TensorRT, once per process."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from trt_int8.engine.flavour import local_sm
+from trt_int8.engine.plugins.callbacks import Tools, make_callbacks
+from trt_int8.engine.plugins.driver import DriverLauncher
+from trt_int8.engine.plugins.support import check_support
+from trt_int8.errors import PluginError
+from trt_int8.plugins.compile import compile_ptx
+from trt_int8.plugins.kernel import KERNEL_SMS
+from trt_int8.plugins.plans import plan_call
+from trt_int8.plugins.signatures import NAMESPACE, signatures
+
+
+def register_plugins(tensorrt: Any, tools: Tools | None = None) -> tuple[str, ...]:
+    """Make our plugins known to TensorRT, before a file with them is parsed.
+
+    Nothing is compiled yet, and a plugin that is there already is left alone. An engine built
+    ahead of time holds its kernels and needs no registration to be loaded; one whose plugins run
+    as Python (`impl`) does.
+
+    Args:
+        tensorrt: the imported package.
+        tools: in tests, other ways to plan, compile and launch.
+
+    Returns:
+        The ids of all plugins, such as `trt_int8::int8_attention`, in a fixed order.
+
+    Raises:
+        PluginError: this TensorRT, this NumPy or this card cannot carry them.
+    """
+    front_end = check_support(tensorrt)
+    tools = tools or _local_tools()
+    tools.tactics()  # refuses a card that no kernel runs on now, not inside the build
+    there = getattr(front_end.op, NAMESPACE, None)
+    for signature in signatures():
+        if there is not None and hasattr(there, signature.name):
+            continue
+        made = make_callbacks(tensorrt, front_end, signature, tools)
+        front_end.register(signature.plugin_id)(made.describe)
+        front_end.autotune(signature.plugin_id)(made.autotune)
+        front_end.aot_impl(signature.plugin_id)(made.ahead_of_time)
+        front_end.impl(signature.plugin_id)(made.just_in_time)
+    return tuple(signature.plugin_id for signature in signatures())
+
+
+def local_tactics() -> tuple[int, ...]:
+    """Architectures whose kernels this machine's card runs; all of them without a card.
+
+    A tactic's number is its architecture: kernels for SM75 run on every later card, too, and
+    TensorRT keeps the one that is faster there.
+
+    Raises:
+        PluginError: the card is older than every kernel.
+    """
+    sm = local_sm()
+    tactics = tuple(known for known in KERNEL_SMS if sm is None or known <= sm)
+    if not tactics:
+        raise PluginError(
+            f"this machine's card is an SM{sm}",
+            wanted=f"SM{min(KERNEL_SMS)} or newer: the plugins' kernels use its INT8 tensor cores",
+            todo="build for a newer card, or pass --plugins off",
+        )
+    return tactics
+
+
+def _local_tools() -> Tools:
+    # Asked again at every run of the JIT fallback, so each answer is kept.
+    return Tools(plan_call, cache(compile_ptx), DriverLauncher(), cache(local_tactics))
