@@ -125,3 +125,23 @@ def test_if_no_pytorch_layer_is_left_the_error_says_why() -> None:
     model = text_model("Bert", hidden_size=96)
     with pytest.raises(RecipeError, match=r"matches no layer .*head size 48"):
         annotate(model.wrapper, tokens(), Recipe(linear=False), GUARD)
+
+
+@pytest.mark.parametrize(
+    ("size", "is_served"),
+    [
+        (AttentionSize(80, 80, 2), True),
+        (AttentionSize(64, 64, 1), True),
+        (AttentionSize(64, 64), True),
+        (AttentionSize(40, 40, 2), False),
+        (AttentionSize(80, 64, 2), False),
+        (AttentionSize(None, None), False),
+    ],
+)
+def test_a_plugin_serves_its_head_sizes_at_any_length_and_number_of_heads(
+    size: AttentionSize, is_served: bool
+) -> None:
+    guard = AttentionGuard((75,), 500, plugin_head_dims=(64, 80))
+    assert (guard.refusal(size) == "") == is_served
+    # What TensorRT can do by itself is another question.
+    assert guard.native_refusal(size) == AttentionGuard((75,), 500).refusal(size) != ""

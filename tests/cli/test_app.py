@@ -63,6 +63,10 @@ def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
             ["--model", "x", "--recipe", "fulll"],
             "recipe 'fulll' is unknown; wanted one of ffn, linear, linear+attention, full, ft1",
         ),
+        (
+            ["--model", "x", "--plugins", "attention,softmax"],
+            "'softmax' is unknown; wanted auto or off alone, or any of attention, layernorm, gelu",
+        ),
         (["--model", "gone.onnx", "--jobs", "0"], "--jobs is 0; wanted 1 to 1024"),
         (["--model", "gone.onnx", "--min-cosine", "3"], "--min-cosine is 3.0"),
     ],

@@ -109,7 +109,7 @@ def test_tensorrt_gets_the_float_graph_for_int8_only(
         profiles=ChosenProfiles((prepared.shapes,), ("",)),
         jobs=1,
         timing_cache=None,
-        plugins=(),
+        plugin_libraries=(),
         implicit=implicit,
     )
     requests = engines._requests(job)

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from trt_int8.spec.build import Flavour
 from trt_int8.spec.manifest import EngineEntry, FileEntry, Manifest, Policy, Verdict
+from trt_int8.spec.plugins import PluginEntry, PluginVariant
 from trt_int8.spec.recipe import Recipe
 from trt_int8.spec.shapes import InputShape
 
@@ -27,7 +28,7 @@ def manifest() -> Manifest:
         policy=Policy(min_coverage=0.5),
         verdict=Verdict(recommended="fp16", failures=("too far",)),
         packages={"onnx": "1", "numpy": "2"},
-        plugins={},
+        plugin_libraries={"libodd.so": "12"},
         files={"b": FileEntry(sha256="ef", size_bytes=3), "a": FileEntry(sha256="", size_bytes=0)},
     )
 
@@ -43,7 +44,7 @@ def test_the_order_of_the_files_does_not_change_the_bytes() -> None:
 
 
 def test_the_format_stands_in_the_file() -> None:
-    assert '"format": "trt_int8-bundle-2"' in manifest().to_json()
+    assert '"format": "trt_int8-bundle-3"' in manifest().to_json()
 
 
 def test_the_default_policy_asks_for_full_coverage() -> None:
@@ -59,12 +60,37 @@ def test_a_manifest_with_an_unknown_precision_is_refused() -> None:
 def test_a_manifest_of_format_1_is_read_as_one_profile() -> None:
     fields = json.loads(manifest().to_json())
     shapes = fields.pop("profiles")[0]
+    libraries = fields.pop("plugin_libraries")
     del fields["notes"], fields["overflow"]
-    old = json.dumps({**fields, "format": "trt_int8-bundle-1", "shapes": shapes})
+    old = json.dumps(
+        {**fields, "format": "trt_int8-bundle-1", "shapes": shapes, "plugins": libraries}
+    )
     assert Manifest.model_validate_json(old) == manifest()
 
 
 def test_a_manifest_of_format_1_without_shapes_is_refused() -> None:
-    text = manifest().to_json().replace("bundle-2", "bundle-1")
+    text = manifest().to_json().replace("bundle-3", "bundle-1")
     with pytest.raises(ValidationError, match="format"):
         Manifest.model_validate_json(text)
+
+
+def test_libraries_of_a_manifest_of_format_2_stay_libraries() -> None:
+    fields = json.loads(manifest().to_json())
+    fields["plugins"] = fields.pop("plugin_libraries")
+    old = json.dumps({**fields, "format": "trt_int8-bundle-2"})
+    read = Manifest.model_validate_json(old)
+    assert read == manifest()
+    assert (read.plugin_libraries, read.plugins) == ({"libodd.so": "12"}, ())
+
+
+def test_our_plugins_survive_the_json_form() -> None:
+    variant = PluginVariant(sm=75, defines={"HEAD_DIM": 80}, ptx_sha256="cd")
+    entry = PluginEntry(
+        id="trt_int8::int8_attention",
+        version="1",
+        nodes=12,
+        source_sha256="ab",
+        variants=(variant,),
+    )
+    changed = manifest().model_copy(update={"plugins": (entry,)})
+    assert Manifest.model_validate_json(changed.to_json()).plugins == (entry,)

@@ -31,7 +31,6 @@ def manifest_of(folder: Path) -> Manifest:
         policy=Policy(),
         verdict=Verdict(recommended="int8", failures=()),
         packages={},
-        plugins={},
         files=list_files(folder),
     )
 

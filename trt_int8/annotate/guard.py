@@ -37,13 +37,25 @@ class AttentionGuard:
     Attributes:
         sms: compute capabilities times ten; None stands for a card not known yet.
         longest: the longest sequence S of the profile, in tokens.
+        plugin_head_dims: each D with which a plugin computes what TensorRT does not fuse; ()
+            without plugins.
     """
 
     sms: tuple[int | None, ...]
     longest: int
+    plugin_head_dims: tuple[int, ...] = ()
 
     def refusal(self, size: AttentionSize) -> str:
-        """Why an attention has to stay FP16; empty if INT8 will be one kernel."""
+        """Why an attention has to stay FP16; empty if INT8 will be one kernel, ours or TensorRT's.
+
+        A plugin reads and writes one head size, and takes any length and any number of heads.
+        """
+        if size.key_dim == size.value_dim and size.key_dim in self.plugin_head_dims:
+            return ""
+        return self.native_refusal(size)
+
+    def native_refusal(self, size: AttentionSize) -> str:
+        """Why TensorRT has no INT8 kernel of its own for an attention; empty if it has one."""
         if size.heads is not None and size.heads < FEWEST_HEADS:
             return "TensorRT has no fused INT8 attention kernel for a single head"
         for head_dim in (size.key_dim, size.value_dim):

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from trt_int8.spec.ladder import LADDER
 from trt_int8.spec.manifest import Policy
+from trt_int8.spec.plugins import PLUGIN_FAMILIES, parse_plugins
 from trt_int8.spec.recipe import load_recipe
 from trt_int8.spec.shapes import DEFAULT_SHAPES, parse_shapes
 from trt_int8.spec.targets import parse_targets
@@ -89,6 +90,12 @@ def build(  # noqa: PLR0913 - one parameter per option of the command line
     timing_cache: Annotated[
         Path | None, typer.Option(help="TensorRT timing cache file (flavour tensorrt).")
     ] = None,
+    plugins: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Our plugins: auto, off, or some of {','.join(PLUGIN_FAMILIES)}. (default: auto)"
+        ),
+    ] = None,
     plugin: Annotated[
         list[Path] | None, typer.Option(help="TensorRT plugin library; may be repeated.")
     ] = None,
@@ -103,10 +110,13 @@ def build(  # noqa: PLR0913 - one parameter per option of the command line
 
     # With --json, standard output holds the JSON alone.
     console = Console(stderr=as_json, highlight=False)
+    chosen = load_recipe(recipe)
+    if plugins is not None:
+        chosen = chosen.model_copy(update={"plugins": parse_plugins(plugins)})
     options = BuildOptions(
         model=model,
         out=out,
-        recipe=load_recipe(recipe),
+        recipe=chosen,
         targets=parse_targets(target) if target is not None else None,
         flavour=flavour.value,
         calib=calib,
@@ -121,7 +131,7 @@ def build(  # noqa: PLR0913 - one parameter per option of the command line
         ray=ray,
         implicit_int8="entropy2" if implicit_int8 else None,
         timing_cache=timing_cache,
-        plugins=tuple(plugin or ()),
+        plugin_libraries=tuple(plugin or ()),
     )
     with RichReporter(console) as reporter:
         reporter.note(f"building {model}")

@@ -32,6 +32,8 @@ _OPAQUE = "{ForeignNode["
 # TensorRT names the copies of a network for the second profile and later "… [profile 1]"; the
 # kernels of one copy share the number of its Myelin graph, `_myl1_`, but not all say the profile.
 _PROFILE = re.compile(r" \[profile (\d+)\]")
+# TensorRT-RTX names a node of a local function "node | call (function)"; plugin nodes have such.
+_CALL = re.compile(r" \| .+ \(\w+__\d+\)$")
 _GRAPH = re.compile(r"_myl(\d+)(?:_\d+)?$")
 UNKNOWN_PROFILE = -1
 _SCALE_OPERAND = re.compile(r"_(alpha|beta)(_myl\d+)?$")
@@ -107,7 +109,8 @@ def data_type(text: str) -> str:
 
 def onnx_nodes(metadata: str) -> tuple[str, ...]:
     """ONNX node names in a layer's metadata, in order, each once."""
-    return tuple(dict.fromkeys(_PROFILE.sub("", name) for name in _ONNX_LAYER.findall(metadata)))
+    names = (_PROFILE.sub("", name) for name in _ONNX_LAYER.findall(metadata))
+    return tuple(dict.fromkeys(_CALL.sub("", name) for name in names))
 
 
 def with_profiles(layers: Iterable[EngineLayer]) -> tuple[EngineLayer, ...]:

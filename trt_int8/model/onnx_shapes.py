@@ -34,9 +34,8 @@ def infer_fixed_dims(model: onnx.ModelProto) -> dict[str, Dims]:
 
     What is the same for two sizes of every dynamic axis counts as fixed.
     """
-    light = _without_weights(model)
-    found = _infer(light)
-    one, two = (_infer(_with_sizes(light, start)) for start in _TRIED)
+    found = _infer(_without_weights(model))
+    one, two = infer_trial_dims(model)
     for name in one.keys() & two.keys():
         first, second = one[name], two[name]
         old = found.get(name, (None,) * len(first))
@@ -44,6 +43,25 @@ def infer_fixed_dims(model: onnx.ModelProto) -> dict[str, Dims]:
             same = (a if a == b else None for a, b in zip(first, second, strict=True))
             found[name] = tuple(o or s for o, s in zip(old, same, strict=True))
     return found
+
+
+def infer_trial_dims(model: onnx.ModelProto) -> tuple[dict[str, Dims], dict[str, Dims]]:
+    """Dimensions by tensor name, for two sizes of every dynamic axis."""
+    light = _without_weights(model)
+    one, two = (_infer(_with_sizes(light, start)) for start in _TRIED)
+    return one, two
+
+
+def infer_types(model: onnx.ModelProto) -> dict[str, int]:
+    """Element types by tensor name, as numbers of `TensorProto.DataType`."""
+    light = _without_weights(model)
+    try:
+        inferred = onnx.shape_inference.infer_shapes(light).graph
+    except onnx.shape_inference.InferenceError:
+        return {}
+    values = (*inferred.input, *inferred.value_info, *inferred.output)
+    found = {value.name: int(value.type.tensor_type.elem_type) for value in values}
+    return found | {tensor.name: int(tensor.data_type) for tensor in model.graph.initializer}
 
 
 def _with_sizes(light: onnx.ModelProto, start: int) -> onnx.ModelProto:
@@ -66,6 +84,7 @@ def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     light.ir_version = model.ir_version
     light.opset_import.extend(model.opset_import)
     light.graph.name = model.graph.name or "graph"
+    light.functions.extend(model.functions)
     light.graph.node.extend(model.graph.node)
     light.graph.input.extend(model.graph.input)
     light.graph.output.extend(model.graph.output)

@@ -31,6 +31,7 @@ from trt_int8.pipeline.expected import mark_left
 from trt_int8.pipeline.implicit import write_implicit
 from trt_int8.pipeline.options import BuildOptions
 from trt_int8.pipeline.overflow import FoundOverflows, find_overflows
+from trt_int8.pipeline.plugins import choose_plugins, fuse_twin
 from trt_int8.pipeline.prepare import prepare
 from trt_int8.pipeline.profiles import choose_profiles, plan_notes
 from trt_int8.pipeline.progress import Reporter
@@ -40,6 +41,7 @@ from trt_int8.spec.build import Flavour
 from trt_int8.spec.coverage import EngineCoverage
 from trt_int8.spec.manifest import MANIFEST_NAME, Manifest
 from trt_int8.spec.overflow import Overflow
+from trt_int8.spec.plugins import PluginEntry
 from trt_int8.spec.shapes import describe
 from trt_int8.spec.targets import check_rtx_targets, parse_targets
 
@@ -86,17 +88,26 @@ def run_build(options: BuildOptions, reporter: Reporter) -> BuildOutcome:
     check_available(flavour)
     if options.implicit_int8 is not None:
         check_implicit(flavour)
+    plugins = choose_plugins(options.recipe.plugins, flavour)
     sms = _targets(options, flavour)
     out = resolve_out(options.out or Path("engines") / source.name)
     check_destination(out, force=options.force)
-    options = options.model_copy(update={"sms": sms})
+    options = options.model_copy(
+        update={
+            "sms": sms,
+            "flavour": flavour.value,
+            "plugin_attention": "attention" in plugins.families,
+        }
+    )
     prepared = prepare(source, options, reporter)
     profiles = choose_profiles(prepared, options)
     with staging(out) as folder:
         work = folder / ".work"
         work.mkdir()
         found = find_overflows(prepared, reporter)
-        twins = _write_twins(prepared, found, (folder, work), reporter)
+        int8 = to_half(prepared.int8, found.int8)
+        fused = fuse_twin(int8, plugins, prepared, options, work)
+        twins = _write_twins(prepared, found, fused.model, (folder, work), reporter)
         job = EngineJob(
             folder=folder,
             work=work,
@@ -105,13 +116,16 @@ def run_build(options: BuildOptions, reporter: Reporter) -> BuildOutcome:
             profiles=profiles,
             jobs=options.jobs,
             timing_cache=options.timing_cache,
-            plugins=options.plugins,
+            plugin_libraries=options.plugin_libraries,
             implicit=write_implicit(prepared, options, folder, work),
+            int8_path=fused.engine_path,
+            uses_plugins=fused.uses_plugins,
         )
         built = build_all(job, reporter)
         built = replace(built, coverage=mark_left(built.coverage, prepared, options.recipe))
         accuracy = _measure(prepared, twins, reporter)
-        decided = Decided((*profiles.notes, *found.notes), found.overflow)
+        notes = (*profiles.notes, *found.notes, *fused.notes)
+        decided = Decided(notes, found.overflow, fused.entries)
         for note in decided.notes:
             reporter.note(note)
         manifest = _finish(folder, options, (source, prepared, built, accuracy, decided), job)
@@ -120,10 +134,11 @@ def run_build(options: BuildOptions, reporter: Reporter) -> BuildOutcome:
 
 @dataclass(frozen=True)
 class Decided:
-    """What the build decided by itself: sentences, and the tensors kept out of float16."""
+    """What the build decided by itself: sentences, tensors kept out of float16, and plugins."""
 
     notes: tuple[str, ...]
     overflow: tuple[Overflow, ...]
+    plugins: tuple[PluginEntry, ...] = ()
 
 
 def _targets(options: BuildOptions, flavour: Flavour) -> tuple[int | None, ...]:
@@ -143,7 +158,11 @@ def _targets(options: BuildOptions, flavour: Flavour) -> tuple[int | None, ...]:
 
 
 def _write_twins(
-    prepared: PreparedModel, found: FoundOverflows, folders: tuple[Path, Path], reporter: Reporter
+    prepared: PreparedModel,
+    found: FoundOverflows,
+    int8: onnx.ModelProto,
+    folders: tuple[Path, Path],
+    reporter: Reporter,
 ) -> TwinFiles:
     folder, work = folders
     with reporter.task("Making the FP16 twins", 2) as advance:
@@ -155,7 +174,7 @@ def _write_twins(
         _save(prepared.fp32, twins.fp32)
         _save(to_half(prepared.fp32, found.fp32), twins.fp16)
         advance(1)
-        _save(to_half(prepared.int8, found.int8), twins.int8)
+        _save(int8, twins.int8)
     return twins
 
 
@@ -220,7 +239,8 @@ def _finish(
         notes=decided.notes,
         overflow=decided.overflow,
         packages=_package_versions(),
-        plugins={p.name: file_sha256(p) for p in options.plugins},
+        plugins=decided.plugins,
+        plugin_libraries={p.name: file_sha256(p) for p in options.plugin_libraries},
         files=list_files(folder),
     )
     write_whole(folder / MANIFEST_NAME, manifest.to_json().encode())

@@ -37,7 +37,9 @@ class EngineJob:
         profiles: the optimization profiles of each engine, and their names.
         jobs: processes at once.
         timing_cache: file, or None.
-        plugins: shared libraries.
+        plugin_libraries: shared libraries.
+        int8_path: the INT8 graph as TensorRT reads it; None for `model.int8.onnx` itself.
+        uses_plugins: `int8_path` has nodes of our plugins.
         implicit: let TensorRT quantize the float graph (`model.fp32.onnx` in `work`) itself.
     """
 
@@ -48,8 +50,16 @@ class EngineJob:
     profiles: ChosenProfiles
     jobs: int
     timing_cache: Path | None
-    plugins: tuple[Path, ...]
+    plugin_libraries: tuple[Path, ...]
     implicit: ImplicitInt8 | None = None
+    int8_path: Path | None = None
+    uses_plugins: bool = False
+
+    def onnx_path(self, precision: Precision) -> Path:
+        """The file that an engine is built from."""
+        if precision == "int8" and self.int8_path is not None:
+            return self.int8_path
+        return self.folder / f"model.{precision}.onnx"
 
 
 @dataclass(frozen=True)
@@ -79,7 +89,7 @@ def build_all(job: EngineJob, reporter: Reporter) -> BuiltEngines:
             for precision in PRECISIONS:
                 key = label(sm, precision)
                 # What should run INT8 is in the Q/DQ graph, even if TensorRT got the float one.
-                sites = find_matmuls(onnx.load(str(job.folder / f"model.{precision}.onnx")))
+                sites = find_matmuls(onnx.load(str(job.onnx_path(precision))))
                 built = _Built(requests[key], results[key], job.profiles.labels)
                 coverage.append(_coverage(sites, built, precision))
                 path = Path(requests[key].engine_path).relative_to(job.folder)
@@ -99,12 +109,13 @@ def _requests(job: EngineJob) -> dict[str, BuildRequest]:
         for precision in PRECISIONS:
             engine = job.folder / target_folder(sm) / f"{precision}.engine"
             engine.parent.mkdir(exist_ok=True)
-            onnx_path = job.folder / f"model.{precision}.onnx"
-            request = _request(job, onnx_path, engine, (sm, job.profiles.profiles))
+            request = _request(job, job.onnx_path(precision), engine, (sm, job.profiles.profiles))
             if job.implicit is not None and precision == "int8":
                 float_path = str(job.work / "model.fp32.onnx")
                 changes = {"onnx_path": float_path, "implicit": job.implicit}
                 request = request.model_copy(update=changes)
+            elif precision == "int8":
+                request = request.model_copy(update={"uses_plugins": job.uses_plugins})
             requests[label(sm, precision)] = request
     return requests
 
@@ -137,7 +148,7 @@ def _request(
         sm=sm,
         profiles=profiles,
         timing_cache=str(job.timing_cache) if job.timing_cache else None,
-        plugin_libraries=tuple(str(p) for p in job.plugins),
+        plugin_libraries=tuple(str(p) for p in job.plugin_libraries),
     )
 
 

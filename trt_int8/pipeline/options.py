@@ -28,6 +28,7 @@ class InputOptions(Frozen):
             machine; None for this process alone.
         requantize: take out the Q/DQ or ranges a model came with, and calibrate it anew.
         sms: compute capabilities of the targets, None for the local card; () if no engine is built.
+        plugin_attention: quantize attention for the plugin too, where TensorRT has no INT8 kernel.
     """
 
     model: str
@@ -38,6 +39,7 @@ class InputOptions(Frozen):
     ray: str | None = None
     requantize: bool = False
     sms: tuple[int | None, ...] = ()
+    plugin_attention: bool = False
 
 
 class CalibrateOptions(InputOptions):
@@ -69,7 +71,7 @@ class BuildOptions(InputOptions):
         implicit_int8: calibrator with which TensorRT up to 10 quantizes the float graph itself;
             None for explicit Q/DQ.
         timing_cache: TensorRT timing cache file (no effect in TensorRT-RTX).
-        plugins: shared libraries with TensorRT plugins.
+        plugin_libraries: shared libraries with TensorRT plugins.
     """
 
     out: Path | None = None
@@ -82,7 +84,7 @@ class BuildOptions(InputOptions):
     ranges: Path | None = None
     implicit_int8: CalibratorName | None = None
     timing_cache: Path | None = None
-    plugins: tuple[Path, ...] = ()
+    plugin_libraries: tuple[Path, ...] = ()
 
     def check(self) -> None:
         """Refuse values out of range.
@@ -100,7 +102,7 @@ class BuildOptions(InputOptions):
                 raise RecipeError(
                     f"{name} is {value}", wanted=f"{low} to {high}", todo="correct it"
                 )
-        missing = [str(p) for p in self.plugins if not p.is_file()]
+        missing = [str(p) for p in self.plugin_libraries if not p.is_file()]
         if missing:
             raise RecipeError(
                 f"no plugin library {missing[0]!r}", wanted="a .so file", todo="check the path"

@@ -13,6 +13,7 @@ from trt_int8.model.inputs import ModelInput, graph_inputs, token_axes
 from trt_int8.model.onnx_matmuls import comes_from_dequantize, find_attentions
 from trt_int8.pipeline.data import PreparedModel
 from trt_int8.pipeline.options import BuildOptions, InputOptions
+from trt_int8.plugins.attention import HEAD_DIMS
 from trt_int8.spec.profiles import (
     fusion_cuts,
     longest_to_fuse,
@@ -59,7 +60,8 @@ def guard_of(
     ranges = [whole] if whole is not None else []
     if whole is not None and options.shapes is not None and options.shapes.parts:
         ranges = [part["seq"] for part in options.shapes.parts if "seq" in part] or ranges
-    return AttentionGuard(options.sms, longest_to_fuse(ranges))
+    heads = HEAD_DIMS if options.plugin_attention else ()
+    return AttentionGuard(options.sms, longest_to_fuse(ranges), heads)
 
 
 def plan_notes(notes: Iterable[PlacementNote]) -> tuple[str, ...]:

@@ -55,6 +55,7 @@ class BuildRequest(Frozen):
         profiles: the optimization profiles, at least one, in the order the engine has them.
         timing_cache: file to read and update; None for none. No effect in TensorRT-RTX.
         plugin_libraries: shared libraries to register before parsing.
+        uses_plugins: the file has nodes of our own plugins, to be registered before parsing.
         implicit: let TensorRT place INT8 by a calibration cache; None for what the graph says.
     """
 
@@ -66,6 +67,7 @@ class BuildRequest(Frozen):
     profiles: tuple[Profile, ...]
     timing_cache: str | None = None
     plugin_libraries: tuple[str, ...] = ()
+    uses_plugins: bool = False
     implicit: ImplicitInt8 | None = None
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import Any, Final, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from trt_int8.spec.base import Frozen
 from trt_int8.spec.build import CalibratorName, Flavour, Precision
 from trt_int8.spec.overflow import Overflow
+from trt_int8.spec.plugins import PluginEntry
 from trt_int8.spec.recipe import Recipe
 from trt_int8.spec.shapes import Profile
 
 MANIFEST_NAME = "manifest.json"
-MANIFEST_FORMAT: Final = "trt_int8-bundle-2"
-_FORMAT_1 = "trt_int8-bundle-1"
+MANIFEST_FORMAT: Final = "trt_int8-bundle-3"
+_FORMAT_1, _FORMAT_2 = "trt_int8-bundle-1", "trt_int8-bundle-2"
 
 
 class FileEntry(Frozen):
@@ -71,10 +72,12 @@ class Manifest(Frozen):
         overflow: tensors that float16 may not hold, and what was done about them.
         files: every other file of the bundle, by path inside it.
         packages: versions of the packages that made it.
-        plugins: shared libraries to load first, by file name with their sha256.
+        plugins: our plugins that nodes of the INT8 graph call; to be registered before an engine
+            of the flavour `tensorrt` is loaded. TensorRT-RTX has their bodies instead.
+        plugin_libraries: shared libraries to load first, by file name with their sha256.
     """
 
-    format: Literal["trt_int8-bundle-2"] = MANIFEST_FORMAT
+    format: Literal["trt_int8-bundle-3"] = MANIFEST_FORMAT
     model: str
     model_sha256: str
     calibration_sha256: str
@@ -89,14 +92,24 @@ class Manifest(Frozen):
     notes: tuple[str, ...] = ()
     overflow: tuple[Overflow, ...] = ()
     packages: dict[str, str]
-    plugins: dict[str, str]
+    plugins: tuple[PluginEntry, ...] = ()
+    plugin_libraries: dict[str, str] = Field(default_factory=dict)
     files: dict[str, FileEntry]
 
     @model_validator(mode="before")
     @classmethod
-    def _from_format_1(cls, data: Any) -> Any:
-        """Read a manifest of format 1 too: it had one profile, called `shapes`."""
-        if not isinstance(data, dict) or data.get("format") != _FORMAT_1 or "shapes" not in data:
+    def _from_older_format(cls, data: Any) -> Any:
+        """Read older manifests too.
+
+        Format 1 had one profile, called `shapes`; up to format 2 `plugins` were the libraries.
+        """
+        if not isinstance(data, dict):
             return data
-        rest = {name: value for name, value in data.items() if name != "shapes"}
-        return {**rest, "format": MANIFEST_FORMAT, "profiles": [data["shapes"]]}
+        given, changes = dict(data), {}
+        if given.get("format") == _FORMAT_1 and "shapes" in given:
+            changes = {"format": _FORMAT_2, "profiles": [given.pop("shapes")]}
+        given |= changes
+        if given.get("format") == _FORMAT_2:
+            libraries = given.pop("plugins", {})
+            given |= {"format": MANIFEST_FORMAT, "plugin_libraries": libraries}
+        return given

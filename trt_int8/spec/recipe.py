@@ -6,13 +6,14 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, StrictBool, ValidationError, field_validator
+from pydantic import Field, StrictBool, StrictStr, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
 from trt_int8.errors import RecipeError
 from trt_int8.spec.base import Frozen
 from trt_int8.spec.ladder import LADDER, NAMES
 from trt_int8.spec.methods import METHODS, Method, parse_method
+from trt_int8.spec.plugins import AUTO, parse_plugins
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -80,6 +81,8 @@ class Recipe(Frozen):
             one attention then share theirs.
         keep: glob patterns of module or node names that stay FP16.
         force: quantize residual sums although they have one-sided outliers.
+        plugins: what becomes plugin nodes: `auto`, `off`, or names of `spec.plugins` with commas
+            between.
         calibration: how ranges are found.
     """
 
@@ -93,7 +96,13 @@ class Recipe(Frozen):
     weight_scales: WeightScales = "channel"
     keep: tuple[str, ...] = ()
     force: StrictBool = False
+    plugins: StrictStr = AUTO
     calibration: CalibrationSettings = CalibrationSettings()
+
+    @field_validator("plugins")
+    @classmethod
+    def _plugins(cls, value: str) -> str:
+        return parse_plugins(value)
 
     @field_validator("linear", mode="before")
     @classmethod

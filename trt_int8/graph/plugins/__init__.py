@@ -1,0 +1,1 @@
+"""Parts of a Q/DQ graph that a plugin computes, found one family at a time."""
