@@ -88,8 +88,8 @@ def run_build(options: BuildOptions, reporter: Reporter) -> BuildOutcome:
     check_available(flavour)
     if options.implicit_int8 is not None:
         check_implicit(flavour)
-    plugins = choose_plugins(options.recipe.plugins, flavour)
     sms = _targets(options, flavour)
+    plugins = choose_plugins(options.recipe.plugins, flavour)
     out = resolve_out(options.out or Path("engines") / source.name)
     check_destination(out, force=options.force)
     options = options.model_copy(
