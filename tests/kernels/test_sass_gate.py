@@ -9,7 +9,14 @@ from __future__ import annotations
 
 import pytest
 
-from tests.kernels.sass import SMS, Requirement, register_limit, sass_of, shipped_for
+from tests.kernels.sass import (
+    RESERVED_SHARED_BYTES,
+    SMS,
+    Requirement,
+    register_limit,
+    sass_of,
+    shipped_for,
+)
 from tests.kernels.tools import needs_disassembler, needs_nvrtc, needs_ptxas
 from trt_int8.plugins import attention
 from trt_int8.plugins.attention import HEAD_DIMS, AttentionOptions, AttentionShape
@@ -19,9 +26,13 @@ from trt_int8.plugins.kernel import SHARED_MEMORY_LIMIT_BYTES, KernelLaunch
 pytestmark = [needs_nvrtc, needs_ptxas, needs_disassembler]
 every_sm = pytest.mark.parametrize("sm", SMS)
 
-# Blocks of 128 threads on a multiprocessor, on sm_75 and later, of attention without mask. Two fit
-# with any register count that has no spills; they are what the other forms are asked for.
-ATTENTION_BLOCKS = {16: (3, 3), 32: (3, 3), 64: (2, 2), 80: (2, 3), 96: (2, 3), 128: (2, 2)}
+# Blocks of 128 threads on a multiprocessor, on sm_75 and later, of attention without mask. The
+# registers of two fit with any count that has no spills; they are what the other forms are asked
+# for. Heads of 128 take 36 KiB of shared memory, and sm_75 has 64.
+ATTENTION_BLOCKS = {16: (3, 3), 32: (3, 3), 64: (2, 2), 80: (2, 3), 96: (2, 3), 128: (1, 2)}
+# KiB of shared memory of a multiprocessor (CUDA C++ Programming Guide, "Technical Specifications
+# per Compute Capability"). From sm_80 on the system keeps one of them for each block.
+SHARED_KIB = {75: 64, 80: 164, 86: 100, 89: 100, 90: 228, 120: 100}
 # The integer kernels fill a multiprocessor of sm_75: 1024 threads.
 INTEGER = Requirement(registers=register_limit(1024, 1))
 
@@ -52,15 +63,19 @@ def integer_launches(sm: int) -> list[KernelLaunch]:
     ]
 
 
+def attention_blocks(options: AttentionOptions, sm: int) -> int:
+    """Blocks that shall fit a multiprocessor."""
+    blocks = ATTENTION_BLOCKS[options.head_dim][sm >= 80]
+    return blocks if options == AttentionOptions(options.head_dim) else min(blocks, 2)
+
+
 def attention_requirement(options: AttentionOptions, sm: int) -> Requirement:
     """m8n8k16 on sm_75; from sm_80 on m16n8k32 and nothing narrower, and asynchronous copies.
 
     At least what 16 queries and 64 keys take, for q k^T (over D) and for p v (over the keys).
     """
     head_dim = options.head_dim
-    plain = options == AttentionOptions(head_dim)
-    blocks = ATTENTION_BLOCKS[head_dim][sm >= 80] if plain else 2
-    limit = register_limit(attention.BLOCK, blocks)
+    limit = register_limit(attention.BLOCK, attention_blocks(options, sm))
     spilt = ("STL", "LDL", "HMMA")
     if sm < 80:
         quarters = 2 * 8 * (head_dim // 16) + 2 * (head_dim // 8) * 4
@@ -94,6 +109,15 @@ def test_attention_of_64(sm: int) -> None:
 @pytest.mark.parametrize("options", ATTENTION_FORMS, ids=str)
 def test_attention_of_every_form(options: AttentionOptions, sm: int) -> None:
     assert attention_complaints(options, sm) == []
+
+
+@every_sm
+@pytest.mark.parametrize("options", ATTENTION_FORMS, ids=str)
+def test_shared_memory_has_room_for_the_blocks_of_attention(
+    options: AttentionOptions, sm: int
+) -> None:
+    each = options.shared_bytes + (RESERVED_SHARED_BYTES if sm >= 80 else 0)
+    assert attention_blocks(options, sm) * each <= SHARED_KIB[sm] * 1024
 
 
 @every_sm

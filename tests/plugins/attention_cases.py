@@ -71,6 +71,17 @@ def random_extra(
     return mask
 
 
+def behind_padding(seed: int = 0) -> AttentionTensors:
+    """Heads of 32 with a mask per query, whose first tile is a million lower.
+
+    Then x + e is rounded to eighths, and in one row of sixteen down to a whole number.
+    """
+    tensors = random_tensors(AttentionOptions(32, mask="full"), Sizes(3, 70, 131, 2), seed)
+    mask = np.random.default_rng(seed).normal(0, 2, (1, 2, 70, 131)).astype(np.float32)
+    mask[..., :64] = -1e6
+    return AttentionTensors(tensors.arrays, mask)
+
+
 def kernel_arguments(
     options: AttentionOptions, scalars: AttentionScalars, tensors: AttentionTensors
 ) -> tuple[list[Argument], NDArray[Any]]:

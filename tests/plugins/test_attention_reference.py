@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.plugins.attention_cases import SCALARS, Sizes, model, random_tensors
+from tests.plugins.attention_cases import (
+    SCALARS,
+    Sizes,
+    behind_padding,
+    model,
+    random_tensors,
+)
 from tests.plugins.reference_library import build, needs_compiler, pointer
 from trt_int8.plugins.attention import AttentionOptions
 from trt_int8.plugins.attention_model import AttentionTensors
@@ -76,3 +82,9 @@ def test_the_reference_has_the_bits_of_the_model(
     came = run_reference(library, options, tensors)
     np.testing.assert_array_equal(came, model(options, tensors))
     assert len(np.unique(came)) > 50  # not a comparison of zeros
+
+
+def test_the_reference_has_them_behind_a_tile_of_padding_too(library: ctypes.CDLL) -> None:
+    options, tensors = AttentionOptions(32, mask="full"), behind_padding()
+    came = run_reference(library, options, tensors)
+    np.testing.assert_array_equal(came, model(options, tensors))

@@ -152,7 +152,10 @@ class _Rows:
         first = (self.exponent == _NOTHING_SEEN) & (over > 0)
         fresh = -self.step * np.ceil(x.max(axis=-1) / self.step)
         self.exponent = np.where(first, fresh, self.exponent - over).astype(np.float32)
-        shift = np.minimum(over, _LARGEST_SHIFT).astype(np.int64)
+        # The sum of a far score was rounded: what is left of it above 0 takes one more.
+        rest = self._power(exponents.max(axis=-1, keepdims=True))[..., 0] > 0
+        self.exponent -= rest.astype(np.float32)
+        shift = np.minimum(over + rest, _LARGEST_SHIFT).astype(np.int64)
         self.weights >>= shift[..., None]
         self.sums >>= shift[..., None]
 

@@ -210,6 +210,14 @@ PLANTED: tuple[PlantedBug, ...] = (
         {"emulator": "nothing", "address": "undefined", "interpreter": "nothing"},
     ),
     PlantedBug(
+        "what rounding leaves of a far score makes a probability of more than one",
+        "attention_softmax.cuh",
+        "power(top, m, r) > 0.0f ? 1.0f : 0.0f;",
+        "0.0f;",
+        "behind_padding",
+        _everywhere("wrong"),
+    ),
+    PlantedBug(
         "the last row is not written",
         "int8_attention.cu",
         "if (row < head.queries) store_four(",

@@ -55,6 +55,19 @@ def full_rows(sm: int) -> Run:
     return _attention(sm, attention.AttentionOptions(80, mask="full"), 37, 70)
 
 
+def behind_padding(sm: int) -> Run:
+    """Attention whose one visible key comes after a tile that float16's lowest mask hides."""
+    options = attention.AttentionOptions(16, mask="full")
+    shape = attention.AttentionShape(1, 1024, 65, 1, mask=(1, 1, 1024))
+    v = np.random.default_rng(9).integers(-128, 128, (65, 16)).astype(np.int8)
+    mask = np.full((1024, 65), np.finfo(np.float16).min, np.float32)
+    mask[:, 64] = np.linspace(0, 0.75, 1024)
+    q, output = np.zeros((1024, 16), np.int8), np.zeros((1024, 16), np.int8)
+    inputs = (Input(q), Input(np.zeros_like(v)), Input(v), Input(mask))
+    integers = attention.integer_arguments(options, shape, SCALES)
+    return Run(attention.launch(options, shape, sm), (*inputs, *integers, Output(output)))
+
+
 def two_warps_a_row(sm: int) -> Run:
     """LayerNorm over rows that several warps share."""
     form = layernorm.LayerNormForm(2048)
@@ -136,7 +149,8 @@ def byte_products(sm: int) -> Run:
 CASES: dict[str, Callable[[int], Run]] = {
     case.__name__: case
     for case in (
-        *(several_tiles, full_rows, two_warps_a_row, half_filled_block, table_of_codes),
-        *(far_scores, one_product, transposed_load, roundings, byte_choices, byte_products),
+        *(several_tiles, full_rows, behind_padding, two_warps_a_row, half_filled_block),
+        *(table_of_codes, far_scores, one_product, transposed_load, roundings, byte_choices),
+        byte_products,
     )
 }

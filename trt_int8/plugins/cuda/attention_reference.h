@@ -62,12 +62,16 @@ inline void attention_row(const AttentionRow& row, float* output) {
             largest = std::fmax(largest, exponents[j - first]);
         }
         const float over = std::fmax(std::ceil(static_cast<float>(largest + e)), 0.0f);
-        const int shift = static_cast<int>(std::fmin(over, 31.0f));
         if (over > 0.0f && e == kNothingSeen) {
             e = -step * std::ceil(static_cast<float>(largest) / step);
         } else {
             e -= over;
         }
+        // The sum of a far score was rounded: what is left of it above 0 takes one more.
+        const bool left = static_cast<float>(largest + static_cast<double>(e)) > 0.0f;
+        const float rest = left ? 1.0f : 0.0f;
+        e -= rest;
+        const int shift = static_cast<int>(std::fmin(over + rest, 31.0f));
         for (uint32_t& weight : weights) weight >>= shift;
         for (int d = 0; d < row.head_dim; ++d) sums[d] >>= shift;
         for (int j = first; j < last; ++j) {

@@ -10,15 +10,15 @@
 //
 // One fused multiply-add makes p a fixed-point number of 8.8 bits in the low half of a word. Its
 // upper byte, P = rint(255 p), is multiplied with V; the row's sum takes the whole number. Summing
-// P instead would lose the mass of all keys below 1/510 and scale the rest up by as much: measured,
-// up to four times the error of a plain softmax with int8 probabilities.
+// P instead would lose the mass of all keys below 1/510 and scale the rest up by as much: then the
+// error can exceed that of a plain softmax with int8 probabilities (README, "Versions tried").
 #pragma once
 
 #include "attention_tiles.cuh"
 
 namespace attention {
 
-constexpr int SCORE_TILES = KEYS / 8;       // C fragments of a warp's m-tile and a tile of keys
+constexpr int SCORE_TILES = KEYS / 8;  // C fragments of a warp's m-tile and a tile of keys
 constexpr bool ADDITIVE = MASK >= 2;
 
 // 1.5 * 2^23: the bits of the float (OFFSET + n) are OFFSET_BITS + n for every integer |n| < 2^22.
@@ -30,14 +30,14 @@ constexpr float OFFSET = 12582912.0f;
 // 128.
 constexpr float P_ONE = 65280.0f;  // 255 * 256; times 65,536 keys it is still below 2^32
 constexpr float WORD_OFFSET = 8388736.0f;
-constexpr uint32_t WORD_BITS = 0x4B000080u;  // of WORD_OFFSET
+constexpr uint32_t WORD_BITS = 0x4B000080u;                 // of WORD_OFFSET
 constexpr int HIDDEN_BITS = static_cast<int>(0xFF800000u);  // -infinity: probability 0
 constexpr float HIGHEST_MASK = 1e6f;
 constexpr float LOG2_E = 1.44269504f;
 // e of a row that has seen no key. A score below -2^22 then counts as hidden.
 constexpr float NOTHING_SEEN = 4194304.0f;
 constexpr float LEAST_STEP = 0.0009765625f;  // 2^-10: a lone key's weight is that close to 1
-constexpr float BYTE_ONE = 256.0f;  // sums of p per sum of P
+constexpr float BYTE_ONE = 256.0f;           // sums of p per sum of P
 
 // int32 sums of P * V; [m][2w] even and [m][2w+1] odd elements of word w, as C fragments.
 using Accumulators = int[M_TILES][2 * WORDS][4];
@@ -93,8 +93,8 @@ public:
             const float* own = mask.row(first_row + 8 * row);
 #pragma unroll
             for (int i = 0; i < 2 * SCORE_TILES; ++i) {
-                const float value = MASK == 2 ? shared_by_rows[i]
-                                              : own[min(first_key + 8 * (i / 2) + i % 2, last)];
+                const float value =
+                    MASK == 2 ? shared_by_rows[i] : own[min(first_key + 8 * (i / 2) + i % 2, last)];
                 int& score = scores[row / 2][i / 2][2 * (row % 2) + i % 2];
                 const float x = fmaf(ptx::int_as_float(score), scale_, offset_);
                 // fmaxf drops NaN.
@@ -176,7 +176,6 @@ private:
 
     __device__ __forceinline__ void raise_row(float top, int m, int r, Accumulators& sums) {
         const float over = fmaxf(ceilf(power(top, m, r)), 0.0f);
-        const int shift = static_cast<int>(fminf(over, 31.0f));
         if (bias_[m][r] == bias_of(NOTHING_SEEN) && over > 0.0f) {
             const float x = ADDITIVE ? top : fmaf(top, scale_, offset_);
             // 1 / step, a power of two, by its bits.
@@ -185,6 +184,11 @@ private:
         } else {
             bias_[m][r] -= over;
         }
+        // The sum was rounded: of a score beyond 2^16 a part may be left, and the byte of a
+        // probability over one would begin again at zero.
+        const float rest = power(top, m, r) > 0.0f ? 1.0f : 0.0f;
+        bias_[m][r] -= rest;
+        const int shift = static_cast<int>(fminf(over + rest, 31.0f));
         sum_[m][r] >>= shift;
 #pragma unroll
         for (int n = 0; n < 2 * WORDS; ++n) {
@@ -204,11 +208,11 @@ private:
         return ptx::permute_bytes(word[0], word[1], 0x0051);
     }
 
-    float scale_;                 // one step of q k^T, as a power of two
-    float offset_;                // -OFFSET * scale
-    float step_;                  // STEP: a power of two, at least LEAST_STEP
-    float bias_[M_TILES][2];      // bias_of(e) of the rows g and g+8 of each m-tile
-    uint32_t sum_[M_TILES][2];    // of 65,280 p, of this thread's keys only
+    float scale_;               // one step of q k^T, as a power of two
+    float offset_;              // -OFFSET * scale
+    float step_;                // STEP: a power of two, at least LEAST_STEP
+    float bias_[M_TILES][2];    // bias_of(e) of the rows g and g+8 of each m-tile
+    uint32_t sum_[M_TILES][2];  // of 65,280 p, of this thread's keys only
 };
 
 }  // namespace attention

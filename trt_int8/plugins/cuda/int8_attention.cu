@@ -10,8 +10,8 @@
 // MASK 0 none | 1 key_lengths int32 [B], keys from there on are hidden | 2, 3 mask float
 // [mask_batch, mask_heads, mask_queries, S_k] added to the scores, the first three sizes 1 where
 // broadcast; NaN, and values below -2.9e6, hide a key. CAUSAL: query i sees keys j <= i.
-// A query that sees no key gets 0. Lengths are clamped to what there is: bad ones read nothing out
-// of bounds.
+// A query that sees no key gets 0; tokens of no sequence keep what was there. Lengths are clamped
+// to what there is: bad ones read nothing out of bounds.
 // score_bits: float bits of q_scale * k_scale * softmax_scale * log2(e), rounded to 21 significant
 // bits, at most 1/4. output_bits: float bits of v_scale / output_scale (half: v_scale).
 //
@@ -37,15 +37,15 @@ using Output = int8_t;
 
 // What one block works on.
 struct Head {
-    const int8_t* q;   // first query of the sequence, this head; k and v alike
+    const int8_t* q;  // first query of the sequence, this head; k and v alike
     const int8_t* k;
     const int8_t* v;
     Output* output;
-    int row_bytes;     // from one query or key to the next
-    int output_row;    // elements from one row of the output to the next
+    int row_bytes;   // from one query or key to the next
+    int output_row;  // elements from one row of the output to the next
     int queries;
     int keys;
-    int visible;       // keys that are not hidden by key_lengths
+    int visible;  // keys that are not hidden by key_lengths
 };
 
 // Scores of a warp's queries against a tile of K, as OFFSET_BITS + q k^T.
@@ -67,7 +67,7 @@ __device__ __forceinline__ void score(Scores& scores,
                 const uint32_t b[2] = {r[2 * n], r[2 * n + 1]};
 #pragma unroll
                 for (int m = 0; m < M_TILES; ++m) {
-                    int(&c)[4] = scores[m][j + n];
+                    int (&c)[4] = scores[m][j + n];
                     if (step == 0) {
                         ptx::mma_s8s8_from(c, queries[m][step], b, OFFSET_BITS);
                     } else {
@@ -155,8 +155,8 @@ __device__ __forceinline__ void store(const Accumulators& sums, const OnlineSoft
             Output* target = head.output + offset + 4 * (lane % 4);
 #pragma unroll
             for (int word = 0; word < WORDS; ++word) {
-                const int(&even)[4] = sums[m][2 * word];
-                const int(&odd)[4] = sums[m][2 * word + 1];
+                const int (&even)[4] = sums[m][2 * word];
+                const int (&odd)[4] = sums[m][2 * word + 1];
                 const float values[4] = {
                     static_cast<float>(even[2 * r]) * factor,
                     static_cast<float>(odd[2 * r]) * factor,
@@ -224,6 +224,7 @@ __device__ __forceinline__ void attend(const Head& head, const MaskRows& mask, f
 }  // namespace attention
 
 // Two blocks per multiprocessor, asked for: with three, or left alone, ptxas spills in some forms.
+// Heads of 128 have one on sm_75 all the same: its 64 KiB of shared memory hold no second.
 extern "C" __global__ void __launch_bounds__(attention::THREADS, 2) int8_attention(
 #if PACKED
     const int8_t* __restrict__ qkv,
