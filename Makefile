@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 OUT ?= engines/demo
+CUDA_SOURCES = find trt_int8 tests scripts -name '*.cu' -o -name '*.cuh' -o -name '*.h' -o -name '*.cpp' -o -name '*.c'
 
-.PHONY: demo test test-kernels test-slow test-gpu lint format measure-stsb measure-architectures measure-profiles bench-calibrate readme constraints clean help
+.PHONY: demo test test-kernels test-slow test-gpu lint format measure-stsb measure-architectures measure-profiles measure-kernels bench-calibrate readme constraints clean help
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -28,11 +29,13 @@ test-gpu: $(VENV)/.installed-dev ## Run the tests that need an NVIDIA GPU and pi
 lint: $(VENV)/.installed-dev ## Lint, format check, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(CUDA_SOURCES) | xargs $(BIN)/clang-format --dry-run --Werror
 	$(BIN)/mypy
 
 format: $(VENV)/.installed-dev ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(CUDA_SOURCES) | xargs $(BIN)/clang-format -i
 
 measure-stsb: $(VENV)/.installed-dev ## STS-B Spearman of FP32, FP16 and INT8 (needs DATA=folder)
 	$(BIN)/python scripts/measure_stsb.py --data "$(DATA)" --bundle $(OUT)
@@ -43,6 +46,11 @@ measure-architectures: $(VENV)/.installed-dev ## Coverage of small models of eve
 measure-profiles: $(VENV)/.installed-dev ## Tables of docs/profiles.md: engines with several profiles, kernels in half
 	$(BIN)/python -m scripts.measure_profiles
 	$(BIN)/python -m scripts.measure_half_kernels
+
+measure-kernels: $(VENV)/.installed-dev ## Tables of trt_int8/plugins/README.md: counts, versions and errors of the CUDA kernels
+	$(BIN)/python -m scripts.measure_kernels
+	$(BIN)/python -m scripts.kernel_versions
+	$(BIN)/python -m scripts.measure_kernel_errors
 
 bench-calibrate: $(VENV)/.installed-dev ## Time and memory of calibration, and the entropy search, against peers
 	$(BIN)/python -m scripts.bench_calibrate --json docs/measured/calibrate.json

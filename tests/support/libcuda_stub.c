@@ -15,61 +15,58 @@
 
 static int launches = 0;
 
-int cuInit(unsigned int flags)
-{
+int cuInit(unsigned int flags) {
     (void)flags;
     return 0;
 }
 
-int cuDriverGetVersion(int *version)
-{
+int cuDriverGetVersion(int* version) {
     *version = 12090;
     return 0;
 }
 
-int cuCtxGetCurrent(void **context)
-{
-    *context = (void *)7;
+int cuCtxGetCurrent(void** context) {
+    *context = (void*)7;
     return 0;
 }
 
-int cuModuleLoadData(void **module, const void *image)
-{
-    printf("load %s\n", (const char *)image);
-    *module = (void *)11;
+int cuModuleLoadData(void** module, const void* image) {
+    printf("load %s\n", (const char*)image);
+    *module = (void*)11;
     return 0;
 }
 
-int cuModuleGetFunction(void **function, void *module, const char *name)
-{
+int cuModuleGetFunction(void** function, void* module, const char* name) {
     printf("function %d %s\n", (int)(intptr_t)module, name);
-    *function = (void *)13;
+    *function = (void*)13;
     return 0;
 }
 
-int cuLaunchKernel(void *function, unsigned int grid_x, unsigned int grid_y, unsigned int grid_z,
+int cuLaunchKernel(void* function, unsigned int grid_x, unsigned int grid_y, unsigned int grid_z,
                    unsigned int block_x, unsigned int block_y, unsigned int block_z,
-                   unsigned int shared_bytes, void *stream, void **parameters, void **extra)
-{
+                   unsigned int shared_bytes, void* stream, void** parameters, void** extra) {
     printf("launch %d grid %u %u %u block %u %u %u shared %u stream %d extra %d\n",
            (int)(intptr_t)function, grid_x, grid_y, grid_z, block_x, block_y, block_z, shared_bytes,
            (int)(intptr_t)stream, extra != NULL);
-    printf("arguments %llx %d %d %llx\n", *(unsigned long long *)parameters[0],
-           *(int *)parameters[1], *(int *)parameters[2], *(unsigned long long *)parameters[3]);
+    printf("arguments %llx %d %d %llx\n", *(unsigned long long*)parameters[0], *(int*)parameters[1],
+           *(int*)parameters[2], *(unsigned long long*)parameters[3]);
     fflush(stdout);
     return launches++ ? 1 : 0;
 }
 
-int cuGetProcAddress_v2(const char *name, void **function, int version, uint64_t flags, int *status)
-{
-    static const struct { const char *name; void *function; } known[] = {
-        {"cuInit", (void *)cuInit},
-        {"cuDriverGetVersion", (void *)cuDriverGetVersion},
-        {"cuCtxGetCurrent", (void *)cuCtxGetCurrent},
-        {"cuModuleLoadData", (void *)cuModuleLoadData},
-        {"cuModuleGetFunction", (void *)cuModuleGetFunction},
-        {"cuLaunchKernel", (void *)cuLaunchKernel},
-        {"cuGetProcAddress", (void *)cuGetProcAddress_v2},
+int cuGetProcAddress_v2(const char* name, void** function, int version, uint64_t flags,
+                        int* status) {
+    static const struct {
+        const char* name;
+        void* function;
+    } known[] = {
+        {"cuInit", (void*)cuInit},
+        {"cuDriverGetVersion", (void*)cuDriverGetVersion},
+        {"cuCtxGetCurrent", (void*)cuCtxGetCurrent},
+        {"cuModuleLoadData", (void*)cuModuleLoadData},
+        {"cuModuleGetFunction", (void*)cuModuleGetFunction},
+        {"cuLaunchKernel", (void*)cuLaunchKernel},
+        {"cuGetProcAddress", (void*)cuGetProcAddress_v2},
     };
     (void)version, (void)flags;
     *function = NULL;
@@ -84,7 +81,6 @@ int cuGetProcAddress_v2(const char *name, void **function, int version, uint64_t
     return *function == NULL ? 500 : 0; /* CUDA_ERROR_NOT_FOUND */
 }
 
-int cuGetProcAddress(const char *name, void **function, int version, uint64_t flags)
-{
+int cuGetProcAddress(const char* name, void** function, int version, uint64_t flags) {
     return cuGetProcAddress_v2(name, function, version, flags, NULL);
 }

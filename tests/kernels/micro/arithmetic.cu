@@ -2,11 +2,11 @@
 // All arrays have n elements; the grid covers them in blocks of 128 threads.
 #include "ptx.cuh"
 
-#define SIMT_ENTRIES(entry)                                                              \
-    entry(exp2_approx) entry(reciprocal_approx) entry(rsqrt_approx) entry(sqrt_rn)       \
-    entry(divide_rn) entry(half_to_float) entry(float_to_half) entry(float_to_s8)        \
-    entry(permute_bytes) entry(dot4_u8) entry(dot4_s8) entry(float_to_int_and_back)      \
-    entry(smaller_and_larger)
+#define SIMT_ENTRIES(entry)                                                                 \
+    entry(exp2_approx) entry(reciprocal_approx) entry(rsqrt_approx) entry(sqrt_rn)          \
+        entry(divide_rn) entry(half_to_float) entry(float_to_half) entry(float_to_s8)       \
+            entry(permute_bytes) entry(dot4_u8) entry(dot4_s8) entry(float_to_int_and_back) \
+                entry(smaller_and_larger)
 
 #define MICRO_KERNEL extern "C" __global__ void __launch_bounds__(128)
 #define MICRO_INDEX static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x)

@@ -5,12 +5,13 @@
 
 #define SIMT_ENTRIES(entry)                                                                  \
     entry(barrier_in_a_branch) entry(return_before_barrier) entry(two_barriers)              \
-    entry(shuffle_in_a_branch) entry(shuffle_or_vote) entry(shuffle_or_barrier)              \
-    entry(store_past_the_end) entry(store_before_the_start) entry(load_past_the_end)         \
-    entry(store_to_an_input) entry(shared_past_the_end) entry(stray_pointer)                 \
-    entry(int_overflow) entry(float_too_large) entry(divide_by_zero) entry(endless)          \
-    entry(misaligned_word) entry(copy_left_under_way) entry(copy_waited_too_weakly)          \
-    entry(copy_from_outside) entry(copy_to_outside) entry(copy_too_much) entry(row_outside)
+        entry(shuffle_in_a_branch) entry(shuffle_or_vote) entry(shuffle_or_barrier)          \
+            entry(store_past_the_end) entry(store_before_the_start) entry(load_past_the_end) \
+                entry(store_to_an_input) entry(shared_past_the_end) entry(stray_pointer)     \
+                    entry(int_overflow) entry(float_too_large) entry(divide_by_zero)         \
+                        entry(endless) entry(misaligned_word) entry(copy_left_under_way)     \
+                            entry(copy_waited_too_weakly) entry(copy_from_outside)           \
+                                entry(copy_to_outside) entry(copy_too_much) entry(row_outside)
 
 #define FAULTY_KERNEL extern "C" __global__ void __launch_bounds__(64)
 #define FAULTY_INDEX (blockIdx.x * blockDim.x + threadIdx.x)
@@ -122,8 +123,8 @@ FAULTY_KERNEL int_overflow(const int* x, int wrong, int* y) {
 }
 
 FAULTY_KERNEL float_too_large(const int* x, int wrong, int* y) {
-    y[FAULTY_INDEX] = static_cast<int>(static_cast<float>(x[FAULTY_INDEX]) +
-                                       static_cast<float>(wrong) * 4e9f);
+    y[FAULTY_INDEX] =
+        static_cast<int>(static_cast<float>(x[FAULTY_INDEX]) + static_cast<float>(wrong) * 4e9f);
 }
 
 FAULTY_KERNEL divide_by_zero(const int* x, int wrong, int* y) {

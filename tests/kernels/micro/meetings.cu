@@ -1,10 +1,10 @@
 // One kernel per function in which threads meet, and per memory instruction of ptx.cuh.
 #include "ptx.cuh"
 
-#define SIMT_ENTRIES(entry)                                                            \
-    entry(shuffle_word) entry(shuffle_int) entry(shuffle_float) entry(votes)           \
-    entry(swap_in_warp) entry(reverse_block) entry(copy_16) entry(copy_async)          \
-    entry(copy_async_in_groups) entry(last_block_index)
+#define SIMT_ENTRIES(entry)                                                                      \
+    entry(shuffle_word) entry(shuffle_int) entry(shuffle_float) entry(votes) entry(swap_in_warp) \
+        entry(reverse_block) entry(copy_16) entry(copy_async) entry(copy_async_in_groups)        \
+            entry(last_block_index)
 
 #define MICRO_KERNEL extern "C" __global__ void __launch_bounds__(128)
 

@@ -2,11 +2,11 @@
 // [threads of the grid]; shared memory int [64].
 #include "ptx.cuh"
 
-#define SIMT_ENTRIES(entry)                                                                 \
-    entry(read_too_early) entry(overwritten_too_early) entry(shuffle_is_no_barrier)         \
-    entry(warp_barrier_is_no_block_barrier) entry(blocks_meet) entry(copy_not_yet_shared)   \
-    entry(mma_is_no_barrier) entry(after_one_barrier) entry(after_one_warp_barrier)     \
-    entry(one_thread_of_two_blocks)
+#define SIMT_ENTRIES(entry)                                                                   \
+    entry(read_too_early) entry(overwritten_too_early) entry(shuffle_is_no_barrier)           \
+        entry(warp_barrier_is_no_block_barrier) entry(blocks_meet) entry(copy_not_yet_shared) \
+            entry(mma_is_no_barrier) entry(after_one_barrier) entry(after_one_warp_barrier)   \
+                entry(one_thread_of_two_blocks)
 
 #define RACE_KERNEL extern "C" __global__ void __launch_bounds__(64)
 #define RACE_INDEX (blockIdx.x * blockDim.x + threadIdx.x)

@@ -2,9 +2,9 @@
 // held before, when a copy lands. They show that the emulator varies it.
 #include "ptx.cuh"
 
-#define SIMT_ENTRIES(entry)                                                           \
-    entry(order_of_threads) entry(what_shared_memory_held) entry(what_output_held)    \
-    entry(copy_read_at_once) entry(order_of_warps)
+#define SIMT_ENTRIES(entry)                                                        \
+    entry(order_of_threads) entry(what_shared_memory_held) entry(what_output_held) \
+        entry(copy_read_at_once) entry(order_of_warps)
 
 #define LOOSE_KERNEL extern "C" __global__ void __launch_bounds__(1024)
 
@@ -38,9 +38,7 @@ LOOSE_KERNEL what_shared_memory_held(int* y) {
     y[blockIdx.x * blockDim.x + threadIdx.x] = reinterpret_cast<const int*>(bytes)[threadIdx.x];
 }
 
-LOOSE_KERNEL what_output_held(int* untouched, int* y) {
-    y[threadIdx.x] = untouched[threadIdx.x];
-}
+LOOSE_KERNEL what_output_held(int* untouched, int* y) { y[threadIdx.x] = untouched[threadIdx.x]; }
 
 // Reads the thread's 16 bytes before waiting for the copy that brings them.
 LOOSE_KERNEL copy_read_at_once(const uint8_t* x, uint8_t* y) {

@@ -48,7 +48,8 @@ const uint8_t* read_bytes(Warp& warp, const Instruction& in, Space space, uint64
     Machine& machine = *warp.machine;
     const int bytes = in.detail.element_bytes * in.destinations;
     switch (space) {
-        case Space::kShared: return machine.shared.read(address, bytes, machine.stamp(warp, lane));
+        case Space::kShared:
+            return machine.shared.read(address, bytes, machine.stamp(warp, lane));
         case Space::kParam:
             return machine.parameters.data() +
                    checked(address, bytes, machine.parameters.size(), "parameters");

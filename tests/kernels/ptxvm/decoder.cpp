@@ -11,7 +11,7 @@ namespace ptxvm {
 namespace {
 
 class Decoder {
-  public:
+public:
     explicit Decoder(Source source) : source_(std::move(source)), names_(&program_) {}
 
     Program decode() {
@@ -39,7 +39,7 @@ class Decoder {
         return std::move(program_);
     }
 
-  private:
+private:
     void declare_parameters() {
         for (const std::string& text : split_operands(source_.parameters)) {
             const Declared declared = parse_declaration(text);
@@ -83,13 +83,18 @@ class Decoder {
     void read(const Statement& statement) {
         using Kind = Statement::Kind;
         switch (statement.kind) {
-            case Kind::kOpenScope: return names_.open_scope();
-            case Kind::kCloseScope: return names_.close_scope();
-            case Kind::kLabel: labels_[statement.rest] = int(program_.code.size()); return;
+            case Kind::kOpenScope:
+                return names_.open_scope();
+            case Kind::kCloseScope:
+                return names_.close_scope();
+            case Kind::kLabel:
+                labels_[statement.rest] = int(program_.code.size());
+                return;
             case Kind::kDeclaration:
                 if (statement.rest.rfind(".reg", 0) == 0) names_.declare_registers(statement.rest);
                 return;
-            case Kind::kInstruction: instruction(statement);
+            case Kind::kInstruction:
+                instruction(statement);
         }
     }
 

@@ -14,26 +14,44 @@ uint32_t special_value(Special which, const Machine& machine, const Warp& warp, 
     const uint32_t bit = 1u << lane;
     const auto grid = [&](int axis) { return uint32_t(machine.launch.grid[axis]); };
     switch (which) {
-        case Special::kTidX: return uint32_t(warp.thread(lane));
+        case Special::kTidX:
+            return uint32_t(warp.thread(lane));
         case Special::kTidY:
-        case Special::kTidZ: return 0;
-        case Special::kNtidX: return uint32_t(machine.launch.block);
+        case Special::kTidZ:
+            return 0;
+        case Special::kNtidX:
+            return uint32_t(machine.launch.block);
         case Special::kNtidY:
-        case Special::kNtidZ: return 1;
-        case Special::kCtaidX: return machine.block_index[0];
-        case Special::kCtaidY: return machine.block_index[1];
-        case Special::kCtaidZ: return machine.block_index[2];
-        case Special::kNctaidX: return grid(0);
-        case Special::kNctaidY: return grid(1);
-        case Special::kNctaidZ: return grid(2);
-        case Special::kLaneId: return uint32_t(lane);
-        case Special::kWarpId: return uint32_t(warp.index);
-        case Special::kNwarpId: return uint32_t(machine.launch.block + kLanes - 1) / kLanes;
-        case Special::kMaskEq: return bit;
-        case Special::kMaskLt: return bit - 1;
-        case Special::kMaskLe: return bit | (bit - 1);
-        case Special::kMaskGt: return ~(bit | (bit - 1));
-        case Special::kMaskGe: return ~(bit - 1);
+        case Special::kNtidZ:
+            return 1;
+        case Special::kCtaidX:
+            return machine.block_index[0];
+        case Special::kCtaidY:
+            return machine.block_index[1];
+        case Special::kCtaidZ:
+            return machine.block_index[2];
+        case Special::kNctaidX:
+            return grid(0);
+        case Special::kNctaidY:
+            return grid(1);
+        case Special::kNctaidZ:
+            return grid(2);
+        case Special::kLaneId:
+            return uint32_t(lane);
+        case Special::kWarpId:
+            return uint32_t(warp.index);
+        case Special::kNwarpId:
+            return uint32_t(machine.launch.block + kLanes - 1) / kLanes;
+        case Special::kMaskEq:
+            return bit;
+        case Special::kMaskLt:
+            return bit - 1;
+        case Special::kMaskLe:
+            return bit | (bit - 1);
+        case Special::kMaskGt:
+            return ~(bit | (bit - 1));
+        case Special::kMaskGe:
+            return ~(bit - 1);
     }
     return 0;
 }
@@ -218,7 +236,9 @@ Machine::Stop Machine::step_until_stop(Warp& warp) {
             warp.mask &= in.guard_negated ? ~bits : bits;
         }
         switch (in.detail.control) {
-            case Control::kBranch: branch(warp, in); continue;
+            case Control::kBranch:
+                branch(warp, in);
+                continue;
             case Control::kExit:
                 if (!warp.copies.empty() && (warp.exited | warp.mask) == warp.lanes)
                     throw Fault("in_flight",
@@ -230,7 +250,8 @@ Machine::Stop Machine::step_until_stop(Warp& warp) {
                 if (warp.mask != warp.lanes)
                     throw Fault("divergence", "only some lanes of the warp reach the barrier");
                 return Stop::kBarrier;
-            case Control::kPlain: break;
+            case Control::kPlain:
+                break;
         }
         if (in.detail.aligned) check_full(warp);
         if (warp.mask) {

@@ -47,7 +47,7 @@ struct Machine {
     // Position of the instruction that `warp` executes, for the traffic counters.
     size_t position(const Warp& warp) const { return size_t(warp.pc); }
 
-  private:
+private:
     enum class Stop { kExited, kBarrier };
     void run_block();
     void start_warp(Warp& warp);

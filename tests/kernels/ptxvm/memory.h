@@ -39,7 +39,7 @@ struct Buffer {
 // The tensors given as arguments. An address tells its buffer by its upper bits, with room for
 // overruns on both sides, so every stray access is blamed on the pointer it came from.
 class GlobalMemory {
-  public:
+public:
     explicit GlobalMemory(std::vector<Buffer> buffers) : buffers_(std::move(buffers)) {}
     // `bytes` is a power of two, `thread` unique in the grid; `read_only_path`: ld.global.nc.
     const uint8_t* read(uint64_t address, int bytes, uint32_t thread, bool read_only_path) const;
@@ -48,7 +48,7 @@ class GlobalMemory {
     // Every output byte must have been written.
     void check_complete() const;
 
-  private:
+private:
     size_t locate(uint64_t address, int bytes, const char* verb, uint64_t* offset) const;
     std::vector<Buffer> buffers_;
 };
@@ -66,7 +66,7 @@ constexpr uint16_t kManyWarps = 2000;
 constexpr uint16_t kInFlight = 2001;  // target of a cp.async that was not waited for
 
 class SharedMemory {
-  public:
+public:
     explicit SharedMemory(int bytes);
     int size() const { return size_; }
     void start_block();
@@ -77,7 +77,7 @@ class SharedMemory {
     void begin_copy(uint64_t address, int bytes, Stamp at);
     void land_copy(uint64_t address, const uint8_t* data, int bytes, Stamp at);
 
-  private:
+private:
     struct Shadow {
         Stamp written, read;
     };

@@ -23,13 +23,13 @@ struct Form {
 };
 
 class Opcodes {
-  public:
+public:
     Opcodes();
     // The form of `opcode`, written in full; nullptr if it is not supported.
     const Form* find(const std::string& opcode);
     void add(const std::string& opcode, Form form) { forms_[opcode] = std::move(form); }
 
-  private:
+private:
     std::map<std::string, Form> forms_;
 };
 

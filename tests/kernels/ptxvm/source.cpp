@@ -52,7 +52,7 @@ std::string without_comments(std::string text) {
 // .file and .loc: where instructions come from (PTX ISA 8.7, 11.5.1, 11.5.2). A location of
 // inlined code names its call site, which an earlier .loc has declared.
 class Locations {
-  public:
+public:
     void file(const std::string& line) {
         std::istringstream words(line);
         std::string skip, path;
@@ -93,7 +93,7 @@ class Locations {
 
     std::vector<SourceLine> lines;
 
-  private:
+private:
     using Key = std::tuple<int, int, int>;  // file, line, column
     std::map<int, std::string> files_;
     std::map<std::pair<Key, Key>, int> index_;
@@ -101,7 +101,7 @@ class Locations {
 };
 
 class Reader {
-  public:
+public:
     Reader(const std::string& ptx, const std::string& entry)
         : text_(without_comments(ptx)), entry_(entry) {}
 
@@ -118,7 +118,7 @@ class Reader {
         return std::move(source_);
     }
 
-  private:
+private:
     [[noreturn]] void fail(const std::string& what) const {
         throw Fault("load", "PTX line " + std::to_string(line()) + ": " + what);
     }

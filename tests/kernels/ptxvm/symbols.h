@@ -24,7 +24,7 @@ struct Declared {
 Declared parse_declaration(const std::string& text);
 
 class Symbols {
-  public:
+public:
     explicit Symbols(Program* program);
     void open_scope() { scopes_.emplace_back(); }
     void close_scope() {
@@ -43,7 +43,7 @@ class Symbols {
     Register scratch(int width) { return allocate(width); }  // for "_"
     Register sink() const { return sink_; }                  // written, never read
 
-  private:
+private:
     struct Family {
         bool numbered;
         int count;

@@ -15,7 +15,7 @@ namespace {
 // The order of one round of the schedule: 0 as numbered, 1 reversed, else shuffled anew, and then
 // half of the warps sit out, so that some run far ahead of others.
 class Schedule {
-  public:
+public:
     Schedule(uint64_t seed, unsigned threads) : seed_(seed), random_(seed) {
         for (unsigned i = 0; i < threads; ++i) {
             order_.push_back(seed == 1 ? threads - 1 - i : i);
@@ -37,16 +37,14 @@ class Schedule {
         return seed_ >= 2 && ((resting_ >> (thread / WARP_LANES)) & 1u) != 0u;
     }
 
-  private:
+private:
     uint64_t seed_;
     std::mt19937_64 random_;
     uint64_t resting_ = 0;  // one bit for each of at most 32 warps
     std::vector<unsigned> order_;
 };
 
-Fiber& fiber_of(Thread& thread) {
-    return thread.fibers[engine().block_number % FIBERS_PER_THREAD];
-}
+Fiber& fiber_of(Thread& thread) { return thread.fibers[engine().block_number % FIBERS_PER_THREAD]; }
 
 void thread_main() {
     Engine& e = engine();
@@ -81,8 +79,8 @@ void renew_block_memory() {
         constexpr size_t SHARED_ALIGNMENT = 1024;
         e.shared.bytes = e.launch.shared_bytes;
         e.shared.begin = guarded_memory(e.shared.bytes, SHARED_ALIGNMENT);
-        e.sync_words = static_cast<uint64_t*>(
-            std::calloc(2 + 2 * e.warps.size(), sizeof(uint64_t)));
+        e.sync_words =
+            static_cast<uint64_t*>(std::calloc(2 + 2 * e.warps.size(), sizeof(uint64_t)));
         announce(e.shared);
     }
     // Knuth's MMIX generator; the top byte is random enough.
@@ -219,10 +217,9 @@ void simt_sync_threads(simt::Site site) {
         e.first_at_barrier = &self;
         self.site = site;
     } else if (e.first_at_barrier->site.line != site.line) {
-        simt::fault("divergence",
-                    simt::where() + " reaches sync_threads" + simt::at(site) + ", but thread " +
-                        std::to_string(e.first_at_barrier->index) + " waits in the one" +
-                        simt::at(e.first_at_barrier->site));
+        simt::fault("divergence", simt::where() + " reaches sync_threads" + simt::at(site) +
+                                      ", but thread " + std::to_string(e.first_at_barrier->index) +
+                                      " waits in the one" + simt::at(e.first_at_barrier->site));
     }
     if (++e.arrived_at_barrier < static_cast<int>(e.threads.size())) {
         ++e.warps[self.index / simt::WARP_LANES].absent;

@@ -20,9 +20,9 @@ const char* name_of(Meeting meeting);
 
 // Operands that one lane brings to a meeting of its warp.
 struct Operands {
-    uint32_t words[6];     // value; or a[4], b[2] of mma
-    const uint8_t* row;    // ldmatrix
-    int32_t products[4];   // mma: what the meeting computed for this lane
+    uint32_t words[6];    // value; or a[4], b[2] of mma
+    const uint8_t* row;   // ldmatrix
+    int32_t products[4];  // mma: what the meeting computed for this lane
 };
 
 // A thread's asynchronous copies, oldest first. A plain array: ThreadSanitizer watches malloc, and

@@ -1,9 +1,9 @@
 // How the program ends when a kernel breaks a rule: one line on standard error.
+#include <unistd.h>
+
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
-
-#include <unistd.h>
 
 #include "engine.h"
 #include "sanitizer.h"
@@ -31,13 +31,20 @@ void fault(const char* kind, const std::string& sentence) {
 
 const char* name_of(Meeting meeting) {
     switch (meeting) {
-        case Meeting::none: return "nothing";
-        case Meeting::block_barrier: return "sync_threads";
-        case Meeting::warp_barrier: return "sync_warp";
-        case Meeting::shuffle: return "a shuffle";
-        case Meeting::vote: return "a vote";
-        case Meeting::ldmatrix: return "ldmatrix";
-        case Meeting::mma: return "mma";
+        case Meeting::none:
+            return "nothing";
+        case Meeting::block_barrier:
+            return "sync_threads";
+        case Meeting::warp_barrier:
+            return "sync_warp";
+        case Meeting::shuffle:
+            return "a shuffle";
+        case Meeting::vote:
+            return "a vote";
+        case Meeting::ldmatrix:
+            return "ldmatrix";
+        case Meeting::mma:
+            return "mma";
     }
     return "?";
 }

@@ -15,7 +15,7 @@ namespace simt {
 
 // A context that can be left and entered again. The scheduler's own has no stack of ours.
 class Fiber {
-  public:
+public:
     // The next enter_from runs `entry`, which never returns. The stack is made at the first start.
     void start(void (*entry)(), size_t stack_bytes, const char* name);
     // Leaves the running fiber `from` and continues this one.
@@ -25,7 +25,7 @@ class Fiber {
     // Takes the operating system's thread as it is: the scheduler.
     void adopt_running();
 
-  private:
+private:
 #if defined(SIMT_UCONTEXT)
     ucontext_t context_;
 #else

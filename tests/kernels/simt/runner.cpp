@@ -65,9 +65,12 @@ Job read_job() {
 
 const char* name_of(ParameterKind kind) {
     switch (kind) {
-        case ParameterKind::input: return "a pointer to const (Input)";
-        case ParameterKind::integer: return "an int";
-        case ParameterKind::output: return "a pointer (Output)";
+        case ParameterKind::input:
+            return "a pointer to const (Input)";
+        case ParameterKind::integer:
+            return "an int";
+        case ParameterKind::output:
+            return "a pointer (Output)";
     }
     return "?";
 }

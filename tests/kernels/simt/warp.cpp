@@ -45,8 +45,8 @@ bool arrive(Meeting meeting, Site site) {
     Thread& self = *e.running;
     Warp& warp = warp_of(self);
     const unsigned first = self.index / WARP_LANES * WARP_LANES;
-    const bool differs = warp.arrived > 0 && (warp.first->waiting_for != meeting ||
-                                              warp.first->site.line != site.line);
+    const bool differs = warp.arrived > 0 &&
+                         (warp.first->waiting_for != meeting || warp.first->site.line != site.line);
     if (first + WARP_LANES > e.threads.size() || warp.absent > 0 || differs) {
         cannot_meet(meeting, site, first);
     }
@@ -170,8 +170,8 @@ void simt_mma(int* c, const uint32_t* a, const uint32_t* b, bool a_unsigned, sim
     const auto compute = [a_unsigned](auto& all) { simt::multiply(all, a_unsigned); };
     simt::exchange(Meeting::mma, site, compute);
     for (unsigned i = 0; i < 4; ++i) {
-        c[i] = static_cast<int>(static_cast<uint32_t>(c[i]) +
-                                static_cast<uint32_t>(mine.products[i]));
+        c[i] =
+            static_cast<int>(static_cast<uint32_t>(c[i]) + static_cast<uint32_t>(mine.products[i]));
     }
 }
 

@@ -6,10 +6,10 @@
 
 namespace attention {
 
-constexpr int THREADS = 128;                // four warps
-constexpr int KEYS = 64;                    // keys of a tile
-constexpr int WORDS = HEAD_DIM / 16;        // 16-byte words of a head
-constexpr int K_STEPS = (WORDS + 1) / 2;    // products of depth 32 that cover a head
+constexpr int THREADS = 128;              // four warps
+constexpr int KEYS = 64;                  // keys of a tile
+constexpr int WORDS = HEAD_DIM / 16;      // 16-byte words of a head
+constexpr int K_STEPS = (WORDS + 1) / 2;  // products of depth 32 that cover a head
 // A warp owns M_TILES * 16 queries. Two tiles halve the loads of K and V, where registers allow it;
 // a mask with a row of its own per query takes some.
 constexpr int M_TILES = HEAD_DIM <= (MASK == 3 ? 32 : 64) ? 2 : 1;
@@ -18,7 +18,7 @@ constexpr int ROWS_PER_BLOCK = THREADS / 32 * ROWS_PER_WARP;
 // A row in shared memory takes an odd number of 16-byte words. The eight rows that ldmatrix reads
 // at once then start in eight different groups of four banks: one wavefront per matrix.
 constexpr int STRIDE = 16 * (WORDS % 2 ? WORDS : WORDS + 1);
-constexpr int TILE_BYTES = KEYS * STRIDE;   // one tile of K or of V; there are two of each
+constexpr int TILE_BYTES = KEYS * STRIDE;  // one tile of K or of V; there are two of each
 
 // Copies tile after tile of K and V of one head into two alternating buffers.
 //

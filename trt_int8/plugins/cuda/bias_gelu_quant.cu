@@ -42,16 +42,16 @@ static_assert(HIDDEN % WIDTH == 0, "an access must not cross the end of a row");
 PTX_INLINE float gelu(float v) {
 #if TANH
     constexpr float c[16] = {
-        -6.979987025e-03f, 1.990474015e-02f, 4.088336602e-03f, -8.075913042e-02f,
-        9.991220385e-02f, 6.085189804e-02f, -2.893671095e-01f, 2.451409847e-01f,
-        1.779323071e-01f, -5.353537798e-01f, 3.854973018e-01f, 5.904920772e-02f,
-        -2.944569886e-01f, 2.202622592e-01f, -7.662627846e-02f, 1.090403926e-02f};
+        -6.979987025e-03f, 1.990474015e-02f,  4.088336602e-03f,  -8.075913042e-02f,
+        9.991220385e-02f,  6.085189804e-02f,  -2.893671095e-01f, 2.451409847e-01f,
+        1.779323071e-01f,  -5.353537798e-01f, 3.854973018e-01f,  5.904920772e-02f,
+        -2.944569886e-01f, 2.202622592e-01f,  -7.662627846e-02f, 1.090403926e-02f};
 #else
     constexpr float c[16] = {
-        4.436884541e-03f, 1.981105283e-02f, -5.063851923e-02f, -7.489708811e-02f,
-        2.117575556e-01f, 3.524956107e-02f, -4.147066176e-01f, 2.923808098e-01f,
-        2.589684427e-01f, -5.809705257e-01f, 3.575346172e-01f, 8.270083368e-02f,
-        -2.910472155e-01f, 2.143528014e-01f, -7.630500942e-02f, 1.137303747e-02f};
+        4.436884541e-03f,  1.981105283e-02f,  -5.063851923e-02f, -7.489708811e-02f,
+        2.117575556e-01f,  3.524956107e-02f,  -4.147066176e-01f, 2.923808098e-01f,
+        2.589684427e-01f,  -5.809705257e-01f, 3.575346172e-01f,  8.270083368e-02f,
+        -2.910472155e-01f, 2.143528014e-01f,  -7.630500942e-02f, 1.137303747e-02f};
 #endif
     const float t = fmaf(fminf(fabsf(v), kTailEnd), 2.0f / kTailEnd, -1.0f);
     float tail = c[0];
@@ -66,9 +66,8 @@ PTX_INLINE float gelu(float v) {
 
 // Results of packed int8 codes. `table`: 256 bytes of shared memory that the threads of the block
 // fill here, one entry each, so all of them must call it; it holds the barrier after that.
-PTX_INLINE elements::Packed<WIDTH> results_of(const elements::Packed<WIDTH>& packed,
-                                              uint8_t* table, float x_scale,
-                                              float inverse_output_scale) {
+PTX_INLINE elements::Packed<WIDTH> results_of(const elements::Packed<WIDTH>& packed, uint8_t* table,
+                                              float x_scale, float inverse_output_scale) {
     const int entry = static_cast<int>(threadIdx.x);
     const float value = static_cast<float>(entry - 128) * x_scale;
     table[entry] = static_cast<uint8_t>(ptx::float_to_s8(gelu(value) * inverse_output_scale));
@@ -114,14 +113,14 @@ PTX_INLINE elements::Packed<WIDTH> results_of(const elements::Packed<bytes>& pac
 
 }  // namespace
 
-extern "C" __global__ void __launch_bounds__(kBlock) bias_gelu_quant(
-    const Stored<X_KIND>::Type* __restrict__ x,  // [rows, H]
+extern "C" __global__ void __launch_bounds__(kBlock)
+    bias_gelu_quant(const Stored<X_KIND>::Type* __restrict__ x,  // [rows, H]
 #if HAS_BIAS
-    const uint16_t* __restrict__ bias,  // [H]
+                    const uint16_t* __restrict__ bias,  // [H]
 #endif
-    int rows, int x_scale_bits, int inverse_output_scale_bits,
-    int8_t* __restrict__ y  // [rows, H]
-) {
+                    int rows, int x_scale_bits, int inverse_output_scale_bits,
+                    int8_t* __restrict__ y  // [rows, H]
+    ) {
     const float x_scale = ptx::int_as_float(x_scale_bits);
     const float inverse_output_scale = ptx::int_as_float(inverse_output_scale_bits);
     // This thread's access among all, counted row after row.

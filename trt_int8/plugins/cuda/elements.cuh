@@ -62,7 +62,7 @@ PTX_INLINE Packed<bytes> load(const void* address) {
 // The address must be a multiple of min(bytes, 16).
 template <int bytes>
 PTX_INLINE void store(void* address, const Packed<bytes>& packed) {
-    const uint32_t(&w)[Packed<bytes>::kWords] = packed.words;
+    const uint32_t (&w)[Packed<bytes>::kWords] = packed.words;
     if constexpr (bytes >= 16) {
 #pragma unroll
         for (int i = 0; i < bytes / 16; ++i) {
@@ -110,7 +110,7 @@ PTX_INLINE Packed<2 * width> pack_halves(const float (&values)[width]) {
 template <int width>
 PTX_INLINE Packed<width> pack_bytes(const int (&codes)[width]) {
     Packed<width> packed;
-    const uint32_t(&c)[width] = reinterpret_cast<const uint32_t(&)[width]>(codes);
+    const uint32_t (&c)[width] = reinterpret_cast<const uint32_t (&)[width]>(codes);
     if constexpr (width >= 4) {
 #pragma unroll
         for (int i = 0; i < width / 4; ++i) {

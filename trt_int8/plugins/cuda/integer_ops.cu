@@ -51,9 +51,7 @@ struct Exponential {
     }
 };
 
-PTX_INLINE int clamped(int value) {
-    return smaller(larger(value, -kLargestInput), kLargestInput);
-}
+PTX_INLINE int clamped(int value) { return smaller(larger(value, -kLargestInput), kLargestInput); }
 
 }  // namespace
 
@@ -127,9 +125,9 @@ extern "C" __global__ void __launch_bounds__(kBlock, kBlocks)
            uint8_t* __restrict__ out) {
     const int64_t thread = static_cast<int64_t>(blockIdx.x) * kBlock + threadIdx.x;
     const int64_t first = thread * WIDTH;
-    const int64_t constant = static_cast<int64_t>(
-        static_cast<uint64_t>(static_cast<uint32_t>(constant_high)) << 32 |
-        static_cast<uint32_t>(constant_low));
+    const int64_t constant =
+        static_cast<int64_t>(static_cast<uint64_t>(static_cast<uint32_t>(constant_high)) << 32 |
+                             static_cast<uint32_t>(constant_low));
     const auto code = [=](int value) {
         const int q = smaller(larger(value, -clamp), clamp);
         const int near = smaller(q < 0 ? -q : q, bound) - bound;

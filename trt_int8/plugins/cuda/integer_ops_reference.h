@@ -102,8 +102,8 @@ inline int64_t square_root(int64_t value) {
 }
 
 // out[row][c] = code of LayerNorm; x, out: [rows, length]; multipliers, biases: [length].
-inline void layernorm(const int32_t* x, const int32_t* multipliers, const int64_t* biases,
-                      int rows, int length, int output_shift, int8_t* out) {
+inline void layernorm(const int32_t* x, const int32_t* multipliers, const int64_t* biases, int rows,
+                      int length, int output_shift, int8_t* out) {
     std::vector<int64_t> q(static_cast<size_t>(length));
     for (int row = 0; row < rows; ++row) {
         int64_t sum = 0;

@@ -43,8 +43,7 @@ PTX_INLINE uint32_t shuffle_xor(uint32_t value, int lane_mask PTX_AND_SITE) {
 #endif
 
 PTX_INLINE int shuffle_xor(int value, int lane_mask PTX_AND_SITE) {
-    return static_cast<int>(
-        shuffle_xor(static_cast<uint32_t>(value), lane_mask PTX_PASS_SITE));
+    return static_cast<int>(shuffle_xor(static_cast<uint32_t>(value), lane_mask PTX_PASS_SITE));
 }
 
 PTX_INLINE float shuffle_xor(float value, int lane_mask PTX_AND_SITE) {
@@ -119,21 +118,20 @@ PTX_INLINE void ldmatrix_x4_trans(uint32_t (&r)[4], const void* shared_row PTX_A
                  : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])                          \
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]))
 #elif PTX_DEVICE
-#define PTX_MMA_QUARTER(a_type, low, high, a_word, b_word)                     \
-    asm volatile("mma.sync.aligned.m8n8k16.row.col.s32." a_type                \
-                 ".s8.s32 {%0, %1}, {%2}, {%3}, {%0, %1};"                     \
-                 : "+r"(c[low]), "+r"(c[high])                                 \
+#define PTX_MMA_QUARTER(a_type, low, high, a_word, b_word)      \
+    asm volatile("mma.sync.aligned.m8n8k16.row.col.s32." a_type \
+                 ".s8.s32 {%0, %1}, {%2}, {%3}, {%0, %1};"      \
+                 : "+r"(c[low]), "+r"(c[high])                  \
                  : "r"(a[a_word]), "r"(b[b_word]))
-#define PTX_MMA(a_type)                    \
-    PTX_MMA_QUARTER(a_type, 0, 1, 0, 0);   \
-    PTX_MMA_QUARTER(a_type, 2, 3, 1, 0);   \
-    PTX_MMA_QUARTER(a_type, 0, 1, 2, 1);   \
+#define PTX_MMA(a_type)                  \
+    PTX_MMA_QUARTER(a_type, 0, 1, 0, 0); \
+    PTX_MMA_QUARTER(a_type, 2, 3, 1, 0); \
+    PTX_MMA_QUARTER(a_type, 0, 1, 2, 1); \
     PTX_MMA_QUARTER(a_type, 2, 3, 3, 1)
 #endif
 
 // A signed.
-PTX_INLINE void mma_s8s8(int (&c)[4], const uint32_t (&a)[4],
-                         const uint32_t (&b)[2] PTX_AND_SITE) {
+PTX_INLINE void mma_s8s8(int (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2] PTX_AND_SITE) {
 #if PTX_DEVICE
     PTX_MMA("s8");
 #else
@@ -166,8 +164,7 @@ PTX_INLINE void mma_s8s8_from(int (&c)[4], const uint32_t (&a)[4], const uint32_
 }
 
 // A unsigned: the probabilities of attention.
-PTX_INLINE void mma_u8s8(int (&c)[4], const uint32_t (&a)[4],
-                         const uint32_t (&b)[2] PTX_AND_SITE) {
+PTX_INLINE void mma_u8s8(int (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2] PTX_AND_SITE) {
 #if PTX_DEVICE
     PTX_MMA("u8");
 #else

@@ -123,9 +123,7 @@ PTX_INLINE int column_of(int v) {
 }
 
 // Whether that access lies inside the row; known to the compiler for all but the last ones.
-PTX_INLINE bool inside(int v) {
-    return (v + 1) * LANES * WIDTH <= HIDDEN || column_of(v) < HIDDEN;
-}
+PTX_INLINE bool inside(int v) { return (v + 1) * LANES * WIDTH <= HIDDEN || column_of(v) < HIDDEN; }
 
 // sums += tensor * scale, one rounding per element; the first tensor sets the sums. Halves have no
 // scale.
@@ -220,18 +218,20 @@ extern "C" __global__ void LAUNCH_BOUNDS skip_layernorm_quant(
     int inverse_output_scale_bits, int epsilon_bits,
     int8_t* __restrict__ y  // [rows, H]
 #if HALF_OUTPUT
-    , uint16_t* __restrict__ y_half  // [rows, H]
+    ,
+    uint16_t* __restrict__ y_half  // [rows, H]
 #endif
 #if SUM_OUTPUT
-    , uint16_t* __restrict__ sum  // [rows, H]
+    ,
+    uint16_t* __restrict__ sum  // [rows, H]
 #endif
 ) {
     SHARED_MEMORY(shared);
     float* const scratch = reinterpret_cast<float*>(shared);  // [3, kSlots]
 
     // Threads beyond the last row repeat it without writing: every lane takes part in the shuffles.
-    const int own_row = static_cast<int>(blockIdx.x) * kRowsPerBlock +
-                        static_cast<int>(threadIdx.x) / LANES;
+    const int own_row =
+        static_cast<int>(blockIdx.x) * kRowsPerBlock + static_cast<int>(threadIdx.x) / LANES;
     const bool writes = kRowsPerBlock == 1 || own_row < rows;
     const size_t start = static_cast<size_t>(writes ? own_row : rows - 1) * HIDDEN;
 

@@ -42,9 +42,8 @@ void skip_layernorm_quant(const SkipLayerNorm<X, R>& node, double* sum, double* 
         const double centre = node.rms ? 0.0 : mean;
         const double spread = std::sqrt((node.rms ? mean_square : variance) + node.epsilon);
         for (int h = 0; h < node.hidden; ++h) {
-            const double unit = std::isfinite(spread)
-                                    ? (sum[start + h] - centre) / spread
-                                    : std::numeric_limits<double>::quiet_NaN();
+            const double unit = std::isfinite(spread) ? (sum[start + h] - centre) / spread
+                                                      : std::numeric_limits<double>::quiet_NaN();
             const double shift = node.beta ? real(node.beta[h], 1.0) : 0.0;
             normalised[start + h] = unit * real(node.gamma[h], 1.0) + shift;
             y[start + h] = quantize(normalised[start + h], node.output_scale);
