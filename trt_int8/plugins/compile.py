@@ -1,9 +1,10 @@
 """CUDA source to PTX text, cached by the hash of all that decides it.
 
 PTX is compiled on the user's card by the driver, which refuses a version newer than its own. So the
-text carries the lowest version that has all it uses, whatever the compiler wrote: PTX ISA 7.0 of
-CUDA 11 (cp.async and m16n8k32 of 8-bit integers, sm_80; line information of inlined functions,
-sm_75; PTX ISA, "Target ISA Notes" and "Release Notes").
+text carries the lowest version that has all it uses, whatever the compiler wrote: PTX ISA 7.2 of
+CUDA 11.2 (line information of inlined functions; cp.async and m16n8k32 of 8-bit integers want 7.0;
+PTX ISA, "Release Notes" of 7.2 and 7.0). The assembler itself takes that line information from 7.0
+on; the manual's number is kept, for drivers as old as it says.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from trt_int8.files import write_whole
 from trt_int8.plugins.kernel import KERNEL_SMS, KernelVariant, kernel_folder
 from trt_int8.plugins.toolchain import Compiler, Program, find_compiler
 
-PTX_VERSION = "7.0"
+PTX_VERSION = "7.2"
 CACHE_VARIABLE = "TRT_INT8_CACHE"
 _INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]+"([^"]+)"', re.MULTILINE)
 _FILE = re.compile(r'^([ \t]*\.file[ \t]+\d+[ \t]+")(?:[^"\n]*[/\\])?([^"/\\\n]+")', re.MULTILINE)
