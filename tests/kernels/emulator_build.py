@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
-import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from tests.kernels.host_compiler import (
+    build_folder,
+    build_lock,
+    compiler_version,
+    needed_compiler,
+)
 from tests.kernels.report import KernelFault
 from trt_int8.plugins.kernel import KernelVariant, kernel_folder
 
@@ -67,11 +70,6 @@ class BuildOptions:
     portable_switch: bool = False
 
 
-def compiler() -> str | None:
-    """The C++ compiler (`CXX`, else g++), or None where there is none."""
-    return shutil.which(os.environ.get("CXX", "g++"))
-
-
 def program(variant: KernelVariant, options: BuildOptions) -> Path:
     """The program that runs `variant`; compiled unless the cache has it.
 
@@ -98,7 +96,7 @@ def program(variant: KernelVariant, options: BuildOptions) -> Path:
     engine = [SIMT_FOLDER / name for name in ENGINE_SOURCES]
     # Not the source's folder: a copy of it elsewhere is the same program.
     key = _hash([unit, source, *engine], (*flags, "engine", *engine_flags))
-    target = _cache_folder() / f"{source.stem}-{key}"
+    target = _folder() / f"{source.stem}-{key}"
 
     def make(draft: Path) -> None:
         unit_object = draft.with_suffix(".o")
@@ -129,7 +127,10 @@ def parameter_names(variant: KernelVariant) -> list[str]:
 
 
 def _engine_object(source: Path, flags: Sequence[str]) -> Path:
-    target = _cache_folder() / f"{source.stem}-{_hash([source], flags)}.o"
+    target = (
+        build_folder(CACHE_VARIABLE, "trt_int8-emulator")
+        / f"{source.stem}-{_hash([source], flags)}.o"
+    )
     return _made(
         target,
         lambda draft: _compile([*flags, *_folders(), "-c", str(source), "-o", str(draft)]),
@@ -142,7 +143,7 @@ def _folders() -> tuple[str, str]:
 
 def _hash(sources: Sequence[Path], flags: Sequence[str]) -> str:
     """Of the flags, the compiler, the sources and all that they include."""
-    digest = hashlib.sha256("\0".join((_compiler_version(), *flags)).encode())
+    digest = hashlib.sha256("\0".join((compiler_version(), *flags)).encode())
     for file in _with_includes(sources):
         digest.update(f"\0{file.name}\0".encode() + file.read_bytes())
     return digest.hexdigest()[:24]
@@ -169,7 +170,7 @@ def _made(target: Path, make: Callable[[Path], None]) -> Path:
         os.utime(target)
         return target
     _forget_the_unused(target.parent)
-    with _lock(target.with_name(f"{target.name}.lock")):
+    with build_lock(target.with_name(f"{target.name}.lock")):
         if not target.is_file():
             draft = target.with_name(f"{target.name}.draft")
             make(draft)
@@ -187,11 +188,8 @@ def _forget_the_unused(folder: Path) -> None:
 
 
 def _compile(arguments: Sequence[str]) -> None:
-    tool = compiler()
-    if tool is None:
-        raise KernelFault("load", "g++ is not installed, and the emulator needs it")
     done = subprocess.run(
-        [tool, *arguments],
+        [needed_compiler(), *arguments],
         capture_output=True,
         text=True,
         check=False,
@@ -201,28 +199,5 @@ def _compile(arguments: Sequence[str]) -> None:
         raise KernelFault("load", f"g++ refused the source:\n{done.stderr.strip()}")
 
 
-@cache
-def _compiler_version() -> str:
-    tool = compiler()
-    if tool is None:
-        raise KernelFault("load", "g++ is not installed, and the emulator needs it")
-    done = subprocess.run([tool, "--version"], capture_output=True, text=True, check=True)
-    return done.stdout.splitlines()[0]
-
-
-def _cache_folder() -> Path:
-    chosen = os.environ.get(CACHE_VARIABLE)
-    user = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    folder = Path(chosen) if chosen else user / "trt_int8-emulator"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.flock(file, fcntl.LOCK_UN)
+def _folder() -> Path:
+    return build_folder(CACHE_VARIABLE, "trt_int8-emulator")

@@ -20,7 +20,8 @@ from tests.kernels.front_end.runs import EngineKernel, run
 from tests.kernels.tools import needs_nvrtc
 from tests.support.install_bindings import PLUGIN_VERSIONS
 from tests.support.onnx_tiny import run_ort
-from tests.support.plugin_graphs import Block, gelu_twin, norm_twin, rows
+from tests.support.plugin_graphs import Block
+from tests.support.plugin_rows import gelu_twin, norm_twin, rows
 from trt_int8.graph.plugin_nodes import fuse_plugins
 from trt_int8.graph.plugin_variants import strip_bodies
 from trt_int8.model.onnx_shapes import infer_fixed_dims, infer_types

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernels import interpreter_build
+from tests.kernels.host_compiler import compiler_version
 from tests.kernels.report import KernelFault
 from tests.kernels.tools import needs_gxx
 
@@ -60,6 +61,7 @@ def test_what_the_compiler_refuses_is_told(sources: Path) -> None:
 
 
 def test_a_missing_compiler_is_told(sources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(interpreter_build, "compiler", lambda: None)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    compiler_version.cache_clear()
     with pytest.raises(KernelFault, match=r"not installed"):
         built()

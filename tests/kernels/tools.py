@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kernels.emulator_build import compiler
+from tests.kernels.host_compiler import compiler
 from trt_int8.plugins.toolchain import NVRTC_PACKAGE
 
 

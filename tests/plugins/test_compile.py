@@ -220,8 +220,8 @@ def test_lines_of_inlined_functions_are_named_without_folders() -> None:
     assert set(files) <= {"k.cu", "part.cuh"}
 
 
-# The assembler wants PTX ISA 7.0 for line information of inlined functions (the manual says 7.2), on
-# either architecture, and for cp.async.
+# The assembler wants PTX ISA 7.0 for line information of inlined functions (the manual says 7.2),
+# on either architecture, and for cp.async.
 PICKY = """
 __device__ __forceinline__ int mixed(int x) { return x * x + 3; }
 extern "C" __global__ void k(const int* in, int* out) {

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from tests.kernels.emulator_build import compiler
+from tests.kernels.host_compiler import compiler
 from tests.kernels.tools import needs_gxx
 from trt_int8.plugins import integer_ops_model as model
 from trt_int8.plugins.integer_constants import Dyadic
