@@ -7,7 +7,8 @@ import pytest
 from onnx import numpy_helper
 
 from tests.support.onnx_tiny import attribute
-from tests.support.plugin_graphs import Block, gelu_twin, norm_twin
+from tests.support.plugin_graphs import Block
+from tests.support.plugin_rows import gelu_twin, norm_twin
 from trt_int8.graph.plugin_nodes import fuse_plugins, plugin_calls
 from trt_int8.plugins.signatures import signature_named
 from trt_int8.spec.plugins import PLUGIN_FAMILIES

@@ -11,7 +11,7 @@ import onnx_ir as ir
 import pytest
 
 from tests.support.onnx_tiny import attribute, count, run_ort
-from tests.support.plugin_graphs import HEAD_DIM, HEADS, Block
+from tests.support.plugin_graphs import HEAD_DIM, HEADS, Block, stacked
 from trt_int8.annotate.guard import AttentionGuard
 from trt_int8.graph import plugin_nodes
 from trt_int8.graph.plugin_nodes import FusedGraph, fuse_plugins
@@ -103,26 +103,10 @@ def test_a_mask_of_one_column_gets_a_column_for_each_key(mask: Any) -> None:
 
 def test_a_mask_of_two_attentions_is_made_once() -> None:
     first, second = (replace(PLAIN, mask="where").twin() for _ in range(2))
-    found = fuse_plugins(_stacked(first, second), ["attention"])
+    found = fuse_plugins(stacked(first, second), ["attention"])
     masks = [n.input[3] for n in found.model.graph.node if n.domain == "trt_int8"]
     assert len(masks) == 2
     assert masks[0] == masks[1]
-
-
-def _stacked(first: onnx.ModelProto, second: onnx.ModelProto) -> onnx.ModelProto:
-    """Two blocks, one behind the other, with the one mask."""
-    renamed = onnx.compose.add_prefix(second, "two/")
-    for node in renamed.graph.node:
-        for index, name in enumerate(node.input):
-            if name in ("two/x", "two/mask"):
-                node.input[index] = {"two/x": "y", "two/mask": "mask"}[name]
-    both = onnx.ModelProto()
-    both.CopyFrom(first)
-    both.graph.node.extend(renamed.graph.node)
-    both.graph.initializer.extend(renamed.graph.initializer)
-    del both.graph.output[:]
-    both.graph.output.extend(renamed.graph.output)
-    return both
 
 
 @pytest.mark.parametrize(
@@ -221,7 +205,7 @@ def test_an_attention_that_is_refused_late_leaves_nothing_behind(
             raise NoPluginError("late")
 
     block = replace(PLAIN, mask=mask)
-    twin = _stacked(block.twin(), block.twin())
+    twin = stacked(block.twin(), block.twin())
     monkeypatch.setattr(plugin_nodes, "check_site", refuse)
     found = fuse_plugins(twin, ["attention"])
     assert [note.reason for note in found.notes] == ["late"]

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from tests.support.onnx_tiny import attribute, run_ort
-from tests.support.plugin_graphs import HEAD_DIM, HEADS, HIDDEN, Block, gelu_twin, norm_twin
+from tests.support.plugin_graphs import HEAD_DIM, HEADS, HIDDEN, Block
+from tests.support.plugin_rows import gelu_twin, norm_twin
 from trt_int8.graph.plugin_nodes import fuse_plugins
 from trt_int8.plugins import attention_model, gelu_model, layernorm_model
 from trt_int8.plugins.attention import AttentionOptions, AttentionScalars

@@ -7,13 +7,20 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 
-from tests.support.onnx_tiny import Tiny, attribute, noise, run_ort
-from tests.support.plugin_graphs import GELUS, HIDDEN, gelu_twin, norm_twin, rows
+from tests.support.onnx_tiny import Tiny, attribute, constants_of, noise, run_ort
+from tests.support.plugin_graphs import HIDDEN
+from tests.support.plugin_rows import GELUS, gelu_twin, norm_twin, rows
+from trt_int8.graph import plugin_nodes
 from trt_int8.graph.half import to_half
 from trt_int8.graph.normalize import normalize
 from trt_int8.graph.plugin_nodes import FusedGraph, fuse_plugins
+from trt_int8.graph.plugin_variants import inline_plugins
+from trt_int8.graph.plugins.outline import PluginSite, sweep
+from trt_int8.graph.plugins.turns import undo_adapters
+from trt_int8.graph.plugins.walk import NoPluginError
 from trt_int8.spec.plugins import PluginFamily
 
 SWITCHES = tuple(product((False, True), repeat=4))
@@ -125,6 +132,71 @@ def test_an_rms_norm_in_parts_becomes_one_node_that_computes_the_same_bits() -> 
 def test_what_is_in_parts_and_no_rms_norm_is_left_alone(changes: dict[str, Any]) -> None:
     twin = norm_in_parts(**changes)
     assert fuse_plugins(twin, ["layernorm"]).model is twin
+
+
+def test_a_layernorm_without_beta_gets_one_of_zeros() -> None:
+    twin = norm_twin(beta=False, half=True)
+    found = fuse_plugins(twin, ["layernorm"])
+    assert names(found) == ["skip_layernorm_quant_bias_half"]
+    beta = constants_of(found.model)[node_of(found).input[4]]
+    np.testing.assert_array_equal(beta, np.zeros(HIDDEN, np.float16))
+    onnx.checker.check_model(found.model, full_check=True)
+    same_bits(twin, found)
+
+
+def flat_twin(family: PluginFamily, flat: str) -> onnx.ModelProto:
+    return norm_twin(total=True, flat=flat) if family == "layernorm" else gelu_twin(flat=flat)
+
+
+def names_of(model: onnx.ModelProto) -> set[str]:
+    return {node.name for node in model.graph.node}
+
+
+def names_without_shape(twin: onnx.ModelProto) -> set[str]:
+    """Without the nodes that compute the shape of the Reshape, which is a constant now."""
+    return {n.name for n in twin.graph.node if n.op_type not in ("Slice", "Concat")}
+
+
+@pytest.mark.parametrize("family", ["layernorm", "gelu"])
+def test_rows_in_one_axis_in_front_of_q_are_codes_of_x_s_shape_behind_the_node(
+    family: PluginFamily,
+) -> None:
+    twin = flat_twin(family, "rows")
+    found = fuse_plugins(twin, [family])
+    assert len(found.calls) == 1
+    onnx.checker.check_model(found.model, full_check=True)
+    same_bits(twin, found)
+    assert names_of(inline_plugins(found.model)) == names_without_shape(twin)
+    found.model.graph.output.append(onnx.ValueInfoProto(name=node_of(found).output[0]))
+    assert run_ort(found.model, rows(twin, sequence=5))[1].shape == (2, 5, HIDDEN)
+
+
+@pytest.mark.parametrize("family", ["layernorm", "gelu"])
+def test_a_reshape_that_does_something_else_is_left_alone_with_a_reason(
+    family: PluginFamily,
+) -> None:
+    twin = flat_twin(family, "middle")
+    found = fuse_plugins(twin, [family])
+    assert found.model is twin
+    assert "something else than flatten" in found.notes[0].reason
+
+
+def test_a_layernorm_refused_late_gets_its_reshape_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(site: PluginSite) -> None:
+        raise NoPluginError("late")
+
+    twin = flat_twin("layernorm", "rows")
+    nodes: list[str] = []
+
+    def spy(graph: ir.Graph) -> None:
+        undo_adapters(graph)
+        sweep(graph)
+        nodes.extend(str(node.name) for node in graph)
+
+    monkeypatch.setattr(plugin_nodes, "check_site", refuse)
+    monkeypatch.setattr(plugin_nodes, "undo_adapters", spy)
+    assert fuse_plugins(twin, ["layernorm"]).model is twin
+    assert set(nodes) == names_without_shape(twin)
 
 
 @pytest.mark.parametrize("form", GELUS)

@@ -10,7 +10,8 @@ import onnx
 import pytest
 
 from tests.support.onnx_tiny import attribute, count, run_ort
-from tests.support.plugin_graphs import Block, gelu_twin, norm_twin, rows
+from tests.support.plugin_graphs import Block
+from tests.support.plugin_rows import gelu_twin, norm_twin, rows
 from trt_int8.graph.plugin_nodes import fuse_plugins, plugin_calls
 from trt_int8.graph.plugin_variants import inline_plugins, strip_bodies
 from trt_int8.plugins.signatures import NAMESPACE, signature_named
@@ -42,6 +43,35 @@ def test_inlining_rows_gives_the_nodes_and_names_of_before() -> None:
     for twin in (norm_twin(half=True, total=True), gelu_twin()):
         inlined = inline_plugins(fuse_plugins(twin, PLUGIN_FAMILIES).model)
         assert shape_of_nodes(inlined) == shape_of_nodes(twin)
+
+
+def test_a_node_that_stayed_outside_too_is_there_once_after_inlining() -> None:
+    twin = norm_twin()
+    given = next(node for node in twin.graph.node if node.name == "in")
+    pair = [node for node in twin.graph.node if node.op_type == "QuantizeLinear"]
+    # x comes through a pair, and its DQ is read by the norm and by something else.
+    scale, zero = pair[0].input[1:3]
+    x, codes, back = given.output[0], "x_codes", "x_back"
+    readers = [node for node in twin.graph.node if x in node.input]
+    place = list(twin.graph.node).index(given) + 1
+    chain = [
+        onnx.helper.make_node("Cast", [x], ["x_float"], name="x_cast", to=1),
+        onnx.helper.make_node("QuantizeLinear", ["x_float", scale, zero], [codes], name="x_q"),
+        onnx.helper.make_node("DequantizeLinear", [codes, scale, zero], [back], name="x_dq"),
+        onnx.helper.make_node("Cast", [back], ["x_again"], name="x_half", to=10),
+        onnx.helper.make_node("Neg", ["x_again"], ["more"], name="more"),
+    ]
+    for reader in readers:
+        reader.input[:] = ["x_again" if name == x else name for name in reader.input]
+    for step, node in enumerate(chain):
+        twin.graph.node.insert(place + step, node)
+    more = onnx.helper.make_tensor_value_info("more", onnx.TensorProto.FLOAT16, None)
+    twin.graph.output.append(more)
+    fused = fuse_plugins(twin, ["layernorm"]).model
+    assert len(fused.functions) == 1
+    inlined = inline_plugins(fused)
+    onnx.checker.check_model(inlined, full_check=True)
+    assert shape_of_nodes(inlined) == shape_of_nodes(twin)
 
 
 def test_a_file_without_plugin_nodes_is_given_back() -> None:

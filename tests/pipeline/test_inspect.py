@@ -20,6 +20,7 @@ from trt_int8.pipeline.inspect import choose, run_inspect
 from trt_int8.spec.build import Flavour
 from trt_int8.spec.inspection import Inspection
 from trt_int8.spec.manifest import MANIFEST_NAME
+from trt_int8.spec.plugins import PluginEntry
 
 
 @pytest.fixture
@@ -43,6 +44,15 @@ def test_a_bundle_shows_each_engine_with_its_figures(bundle: Path) -> None:
     assert [m.node for m in int8.fallbacks] == [UP]
     assert found.twin_of(int8) is fp16
     assert found.twin_of(fp16) is None
+
+
+def test_a_bundle_with_plugin_nodes_says_which_and_who_runs_them(bundle: Path) -> None:
+    entry = PluginEntry(id="trt_int8::int8_attention", version="1", nodes=6, source_sha256="ab")
+    write_manifest(bundle, plugins=(entry,))
+    assert run_inspect(bundle).notes == (
+        "plugin nodes in model.int8.onnx: 6 trt_int8::int8_attention; TensorRT-RTX runs none: its"
+        " engines have the operators that they stand for",
+    )
 
 
 def test_a_bundle_shows_the_bytes_of_its_graphs_and_engines(bundle: Path) -> None:

@@ -124,7 +124,7 @@ def test_auto_places_int8_where_only_the_plugin_computes_it_and_fuses_there(
     bare = onnx.load(str(twin.engine_path))
     assert (len(bare.functions), count(bare, "int8_attention_mask")) == (0, 2)
     assert len(twin.notes) == 1
-    for words in ("2 nodes of", "no INT8 kernel of its own", "has not been measured"):
+    for words in ("plugin nodes: 2 attention, ", "no INT8 kernel of its own", "not timed on a GPU"):
         assert words in twin.notes[0]
 
 
@@ -159,7 +159,7 @@ def test_auto_warns_of_int8_attention_that_nothing_fuses(tmp_path: Path) -> None
     prepared = plain(Block(head_dim=40))
     twin = fuse_twin(prepared.int8, AUTO_WITH_TENSORRT, prepared, options, tmp_path)
     assert twin.notes == (
-        "1 without a plugin, Int8Attention got heads of 40 elements (its INT8 matmuls run as"
+        "no plugin for 1: Int8Attention got heads of 40 elements (its INT8 matmuls run as"
         " separate kernels): softmax",
     )
 
@@ -174,7 +174,21 @@ def test_tensorrt_rtx_gets_the_bodies_in_place_and_the_manifest_no_kernels(tmp_p
     assert (len(read.functions), count(read, "Softmax"), twin.uses_plugins) == (0, 1, False)
     assert [entry.variants for entry in twin.entries] == [()]
     assert twin.entries[0].source_sha256 == source_sha256("int8_attention.cu")
-    assert "builds their reference bodies" in twin.notes[0]
+    assert "TensorRT-RTX runs none and builds the operators" in twin.notes[0]
+
+
+@pytest.mark.parametrize(("head_dim", "count"), [(16, 1), (80, 2)])
+def test_with_tensorrt_rtx_a_named_plugin_that_costs_the_fused_kernel_is_reported(
+    head_dim: int, count: int, tmp_path: Path
+) -> None:
+    options = BuildOptions(model="m", sms=(75,), flavour="rtx", plugin_attention=True)
+    prepared = plain(Block(head_dim=head_dim))
+    chosen = ChosenPlugins(frozenset({"attention"}))
+    notes = fuse_twin(prepared.int8, chosen, prepared, options, tmp_path).notes
+    assert len(notes) == count
+    if count == 2:
+        assert notes[1].startswith("1 of these attentions are several kernels in TensorRT-RTX")
+        assert "--plugins auto" in notes[1]
 
 
 def test_the_int8_engine_alone_is_built_from_the_other_file(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_the_manifest_lists_the_plugins_and_the_report_says_who_runs_them(
     assert {entry.id for entry in fused.manifest.plugins} == ids
     assert sum(entry.nodes for entry in fused.manifest.plugins) == len(calls) == 2 + 4 + 2
     assert fused.manifest.recipe.plugins == "attention,layernorm,gelu"
-    sentence = "TensorRT-RTX runs no plugins and builds their reference bodies"
+    sentence = "TensorRT-RTX runs none and builds the operators they stand for"
     assert sentence in (fused.bundle / "report.html").read_text(encoding="utf-8")
     assert "model.int8.engine.onnx" not in fused.manifest.files
 

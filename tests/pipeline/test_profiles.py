@@ -7,7 +7,9 @@ import onnx
 import pytest
 
 from tests.support.onnx_tiny import Tiny, noise
+from trt_int8.graph.half import to_half
 from trt_int8.graph.normalize import normalize
+from trt_int8.graph.plugin_nodes import fuse_plugins
 from trt_int8.model.inputs import graph_inputs
 from trt_int8.pipeline.data import PreparedModel
 from trt_int8.pipeline.options import BuildOptions
@@ -29,8 +31,9 @@ def attention(head_dim: int, *, quantized: bool = True) -> onnx.ModelProto:
     scores = tiny.op("MatMul", head([0, 2, 1, 3]), head([0, 2, 3, 1]), name="scores")
     weights = tiny.op("Softmax", scores, axis=-1)
     weights = tiny.pair(weights, 1 / 127) if quantized else weights
-    tiny.op("MatMul", weights, head([0, 2, 1, 3]), name="context", out="y")
-    model = tiny.build({}, {"y": ["batch", 2, "seq", head_dim]})
+    context = tiny.op("MatMul", weights, head([0, 2, 1, 3]), name="context")
+    tiny.op("Transpose", context, perm=[0, 2, 1, 3], out="y")
+    model = tiny.build({}, {"y": ["batch", "seq", 2, head_dim]})
     axes = ["batch", "seq"]
     ids = onnx.helper.make_tensor_value_info("ids", onnx.TensorProto.INT64, axes)
     model.graph.input.append(ids)
@@ -75,6 +78,23 @@ def test_attention_that_is_not_quantized_splits_nothing() -> None:
     shapes = "batch=1,seq=16:128:512"
     chosen = choose_profiles(prepared(attention(64, quantized=False), shapes), options(shapes))
     assert chosen.labels == ("seq 16-512",)
+
+
+def test_attention_that_a_plugin_computes_splits_nothing() -> None:
+    shapes = "batch=1,seq=16:128:512"
+    model = attention(64)
+    fused = fuse_plugins(to_half(model), ["attention"])
+    assert len(fused.calls) == 1
+    chosen = choose_profiles(prepared(model, shapes), options(shapes), fused.model)
+    assert (chosen.labels, chosen.notes) == (("seq 16-512",), ())
+
+
+def test_attention_that_is_left_to_tensorrt_beside_a_plugin_is_split_for() -> None:
+    shapes = "batch=1,seq=16:128:512"
+    model = attention(64)
+    fused = fuse_plugins(to_half(model), ["layernorm"])
+    chosen = choose_profiles(prepared(model, shapes), options(shapes), fused.model)
+    assert chosen.labels == ("seq 16-384", "seq 385-512")
 
 
 def test_implicit_int8_keeps_one_profile() -> None:

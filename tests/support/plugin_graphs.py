@@ -17,6 +17,7 @@ from trt_int8.graph.normalize import normalize
 HEADS, HEAD_DIM = 3, 16
 HIDDEN = HEADS * HEAD_DIM
 LOWEST = float(np.finfo(np.float32).min)
+LOWEST_HALF = float(np.finfo(np.float16).min)
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,9 @@ class Block:
     Attributes:
         mask: `where` and `hide` take a bool condition of what is seen or hidden, `add` a tensor.
         mask_shape: of the graph's input `mask`.
+        rows: a bool mask gets a row per query: "same" for all, or "causal" and other conditions on
+            the numbers of key and query, see `_ROWS`.
+        bias: the input `bias` [1, N, S, S] is added in front of the mask.
         scale: of the scores: in front of Q's pair, behind that of Q, K or V, on the scores, none.
         pair_at: pairs on Q, K, V in front of the head split, or of the matmuls.
         result: what the pair of the output is on: [B, N, S, D], [B, S, N, D] or [B, S, H].
@@ -36,6 +40,8 @@ class Block:
 
     mask: Literal["none", "where", "hide", "add"] = "none"
     mask_shape: tuple[int | str, ...] = ("batch", 1, 1, "sequence")
+    rows: str = ""
+    bias: bool = False
     scale: Literal["before", "q", "k", "v", "scores", "none"] = "before"
     pair_at: Literal["split", "matmul"] = "matmul"
     result: Literal["heads", "rows", "merged"] = "merged"
@@ -54,9 +60,15 @@ class Block:
         axes: Shape = ["batch", "sequence", self.hidden]
         model = tiny.tiny.build({"x": axes}, {"y": axes})
         if self.mask != "none":
-            kind = TensorProto.FLOAT if self.mask == "add" else TensorProto.BOOL
+            is_float = self.mask == "add" and not self.rows
+            kind = TensorProto.FLOAT if is_float else TensorProto.BOOL
             shape = list(self.mask_shape)
             model.graph.input.append(helper.make_tensor_value_info("mask", kind, shape))
+        if self.bias:
+            sizes: list[int | str | None] = [1, HEADS, "sequence", "sequence"]
+            model.graph.input.append(
+                helper.make_tensor_value_info("bias", TensorProto.FLOAT, sizes)
+            )
         return to_half(normalize(model))
 
     def feeds(self, batch: int = 2, sequence: int = 7) -> dict[str, NDArray[Any]]:
@@ -67,8 +79,11 @@ class Block:
             shape = [size if isinstance(size, int) else sizes[size] for size in self.mask_shape]
             seen = np.random.default_rng(4).random(shape) < 0.7
             seen[..., 0] = True
-            forms = {"where": seen, "hide": ~seen, "add": f32(np.where(seen, 0.0, LOWEST))}
-            found["mask"] = forms[self.mask]
+            forms = {"where": seen, "hide": ~seen, "add": f32(np.where(seen, 0.0, LOWEST_HALF))}
+            found["mask"] = seen if self.rows else forms[self.mask]
+        if self.bias:
+            # Float16 numbers: ONNX Runtime leaves out a Cast there and back where it can.
+            found["bias"] = f32(np.float16(noise(1, HEADS, sequence, sequence, seed=5)))
         return found
 
 
@@ -113,14 +128,21 @@ class _Attention:
         return self._mul(made) if name == block.scale else made
 
     def _masked(self, scores: str) -> str:
-        kind = self._block.mask
+        kind, mask = self._block.mask, "mask"
+        if self._block.bias:
+            scores = self.tiny.op("Add", scores, "bias", name="biased")
+        if self._block.rows:
+            mask = _Rows(self.tiny).condition(self._block.rows)
         if kind == "add":
-            return self.tiny.op("Add", scores, "mask", name="masked")
+            if self._block.rows:
+                ends = (self.tiny.const("zero", 0.0), self.tiny.const("low", LOWEST))
+                mask = self.tiny.op("Where", mask, *ends, name="values")
+            return self.tiny.op("Add", scores, mask, name="masked")
         if kind == "none":
             return scores
         low = self.tiny.const("low", LOWEST)
         both = (scores, low) if kind == "where" else (low, scores)
-        return self.tiny.op("Where", "mask", *both, name="masked")
+        return self.tiny.op("Where", mask, *both, name="masked")
 
     def _finish(self, context: str, scale: float) -> None:
         tiny, result = self.tiny, self._block.result
@@ -134,78 +156,82 @@ class _Attention:
         tiny.op("MatMul", value, weight, name="out", out="y")
 
 
-def norm_twin(
-    *, bias: bool = True, residual: bool = True, half: bool = False, total: bool = False
+def stacked(
+    first: onnx.ModelProto, second: onnx.ModelProto, shared: tuple[str, ...] = ("mask",)
 ) -> onnx.ModelProto:
-    """X [+ bias] [+ r] -> LayerNormalization -> pair -> MatMul.
-
-    Args:
-        bias: a constant is added to x.
-        residual: the input `r` is added.
-        half: the normalised tensor goes on in float too.
-        total: the sum goes on too.
-    """
-    tiny = Tiny()
-    axes: Shape = ["batch", "sequence", HIDDEN]
-    # What a Linear gives, so that ONNX Runtime computes the sum as it does in a model.
-    x = tiny.op("MatMul", "x", tiny.const("w_in", noise(HIDDEN, HIDDEN, seed=1) / 7), name="in")
-    if bias:
-        x = tiny.op("Add", tiny.const("bias", noise(HIDDEN, seed=2)), x, name="biased")
-    if residual:
-        x = tiny.op("Add", x, "r", name="sum")
-    gamma = tiny.const("gamma", 1 + noise(HIDDEN, seed=5) / 5)
-    beta = tiny.const("beta", noise(HIDDEN, seed=6) / 5)
-    normed = tiny.op("LayerNormalization", x, gamma, beta, epsilon=1e-6, axis=-1, name="norm")
-    weight = tiny.const("w", noise(HIDDEN, HIDDEN, seed=7) / 7)
-    value = tiny.op("MatMul", tiny.pair(normed, 0.03), weight, name="linear")
-    for more in (normed,) * half + (x,) * total:
-        value = tiny.op("Add", value, more)
-    tiny.op("Neg", value, out="y")
-    given: dict[str, Shape] = {"x": axes, "r": axes} if residual else {"x": axes}
-    return to_half(normalize(tiny.build(given, {"y": axes})))
+    """Two blocks, one behind the other, with the same inputs `shared` or tensors made of them."""
+    renamed = onnx.compose.add_prefix(second, "two/")
+    known = {f"two/{name}": name for name in shared} | {"two/x": "y"}
+    for node in renamed.graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = known.get(name, name)
+    both = onnx.ModelProto()
+    both.CopyFrom(first)
+    both.graph.node.extend(renamed.graph.node)
+    both.graph.initializer.extend(renamed.graph.initializer)
+    del both.graph.output[:]
+    both.graph.output.extend(renamed.graph.output)
+    return both
 
 
-GELUS = ("erf", "erf-product", "tanh", "operator", "operator-tanh")
+# Operator on the numbers of key and query, and the number that these start from.
+_ROWS = {
+    "causal": ("LessOrEqual", (0, 0)),
+    "later": ("GreaterOrEqual", (0, 0)),
+    "strict": ("Less", (0, 0)),
+    "shifted": ("LessOrEqual", (1, 0)),
+}
+_LONGEST = 64
 
 
-def gelu_twin(form: str = "erf", *, bias: bool = True, wrong: float = 1.0) -> onnx.ModelProto:
-    """X [+ bias] -> GELU -> pair -> MatMul; `wrong` multiplies a constant of the formula."""
-    tiny = Tiny()
-    axes: Shape = ["batch", "sequence", HIDDEN]
-    x = tiny.op("MatMul", "x", tiny.const("w_in", noise(HIDDEN, HIDDEN, seed=1) / 7), name="in")
-    if bias:
-        x = tiny.op("Add", x, tiny.const("bias", noise(HIDDEN, seed=2)), name="biased")
-    value = _gelu(tiny, x, form, wrong)
-    weight = tiny.const("w", noise(HIDDEN, HIDDEN, seed=7) / 7)
-    tiny.op("MatMul", tiny.pair(value, 0.03), weight, name="linear", out="y")
-    opset = 20 if form.startswith("operator") else 17
-    return to_half(normalize(tiny.build({"x": axes}, {"y": axes}, opset=opset)))
+class _Rows:
+    """Makes [B, 1, S, S] of the bool input `mask`, as exporters do."""
 
+    def __init__(self, tiny: Tiny) -> None:
+        self._tiny = tiny
 
-def _gelu(tiny: Tiny, x: str, form: str, wrong: float) -> str:
-    one, half = tiny.const("one", 1.0), tiny.const("half", 0.5)
-    if form.startswith("operator"):
-        approximate = "tanh" if form.endswith("tanh") else "none"
-        return tiny.op("Gelu", x, approximate=approximate)
-    if form == "tanh":
-        cube = tiny.op("Pow", x, tiny.const("three", 3.0))
-        cubic = tiny.op("Mul", cube, tiny.const("cubic", 0.044715 * wrong))
-        factor = tiny.const("factor", 0.7978845608)
-        inner = tiny.op("Tanh", tiny.op("Mul", tiny.op("Add", x, cubic), factor))
-        return tiny.op("Mul", tiny.op("Mul", half, x), tiny.op("Add", one, inner))
-    if form == "erf":
-        inner = tiny.op("Div", x, tiny.const("root", 1.41421356 * wrong))
-    else:
-        inner = tiny.op("Mul", x, tiny.const("root", 0.70710678 * wrong))
-    gate = tiny.op("Add", tiny.op("Erf", inner), one)
-    if form == "erf":
-        return tiny.op("Mul", tiny.op("Mul", x, gate), half)
-    return tiny.op("Mul", x, tiny.op("Mul", gate, half))
+    def condition(self, kind: str) -> str:
+        """And of the mask and a condition, by Expand to its full shape.
 
+        Args:
+            kind: "same": query number >= 0; "late": query number >= 2; "triangle", "corner":
+                a constant triangle from its first row on, or from its second; else see `_ROWS`.
+        """
+        tiny = self._tiny
+        if kind in ("same", "late"):
+            bound = tiny.const("bound", np.array({"same": 0, "late": 2}[kind]))
+            extra = tiny.op("GreaterOrEqual", self._numbers([0, 1, 3], 0), bound)
+        elif kind in ("triangle", "corner"):
+            extra = self._triangle(int(kind == "corner"))
+        else:
+            operator, starts = _ROWS[kind]
+            keys, queries = self._numbers([0, 1, 2], starts[0]), self._numbers([0, 1, 3], starts[1])
+            extra = tiny.op(operator, keys, queries)
+        both = tiny.op("And", extra, "mask")
+        sizes = [self._size(axis) for axis in (0, 1, 1)]
+        one = tiny.const("one", np.array([1]))
+        shape = tiny.op("Concat", sizes[0], one, *sizes[1:], axis=0)
+        return tiny.op("Expand", both, shape, name="rows")
 
-def rows(model: onnx.ModelProto, batch: int = 2, sequence: int = 7) -> dict[str, NDArray[Any]]:
-    """Seeded float32 [B, S, H] for each input."""
-    return {
-        given.name: noise(batch, sequence, HIDDEN, seed=11 + number)
-        for number, given in enumerate(model.graph.input)
-    }
+    def _size(self, axis: int) -> str:
+        place = self._tiny.const(f"place_{len(self._tiny.nodes)}", np.array([axis]))
+        return self._tiny.op("Gather", self._tiny.op("Shape", "x"), place)
+
+    def _numbers(self, axes: list[int], start: int) -> str:
+        """`start`, `start` + 1 ... for each of S tokens, with new axes."""
+        tiny, name = self._tiny, f"{len(self._tiny.nodes)}"
+        first, step = (
+            tiny.const(f"first_{name}", np.array(start)),
+            tiny.const(f"step_{name}", np.array(1)),
+        )
+        end = tiny.op("Add", tiny.op("Squeeze", self._size(1)), first)
+        numbers = tiny.op("Range", first, end, step)
+        return tiny.op("Unsqueeze", numbers, tiny.const(f"axes_{name}", np.array(axes)))
+
+    def _triangle(self, first: int) -> str:
+        tiny, start = self._tiny, np.array([first, first])
+        whole = tiny.const("triangle", np.tri(_LONGEST, dtype=bool)[None, None])
+        size = tiny.op("Add", self._size(1), tiny.const("start", start[:1]))
+        ends = tiny.op("Concat", size, size, axis=0)
+        axes = tiny.const("both_axes", np.array([2, 3]))
+        return tiny.op("Slice", whole, tiny.const("starts", start), ends, axes)

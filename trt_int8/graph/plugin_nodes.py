@@ -22,6 +22,7 @@ from trt_int8.graph.names import TensorNames, name_nodes
 from trt_int8.graph.plugins.attention import AttentionFinder
 from trt_int8.graph.plugins.gelu import find_gelus, gelu_site
 from trt_int8.graph.plugins.layernorm import find_norms, norm_site
+from trt_int8.graph.plugins.operands import LayoutWriter
 from trt_int8.graph.plugins.outline import PluginSite, check_site, outline, sweep
 from trt_int8.graph.plugins.turns import undo_adapters
 from trt_int8.graph.plugins.walk import Shapes
@@ -85,6 +86,7 @@ class _Fuser:
         passes.ShapeInferencePass()(self._model)
         self._graph = self._model.graph
         self._names = TensorNames(self._graph)
+        self._layouts = LayoutWriter(self._graph, self._names)
         self._functions: list[ir.Function] = []
         self._calls: list[tuple[str, PluginSignature]] = []
         self._notes: list[PlacementNote] = []
@@ -97,7 +99,7 @@ class _Fuser:
         }[family]():
             try:
                 site = make()
-                sweep(self._graph)
+                sweep(self._graph, site.inputs)
                 check_site(site)
             except TrtInt8Error as error:
                 self._notes.append(PlacementNote(node=name, rule=_RULE, reason=error.came))
@@ -130,11 +132,11 @@ class _Fuser:
 
     def _norms(self) -> Iterator[tuple[str, Callable[[], PluginSite]]]:
         for node in tuple(find_norms(self._graph)):
-            yield str(node.name), partial(norm_site, node, self._shapes)
+            yield str(node.name), partial(norm_site, node, self._shapes, self._layouts)
 
     def _gelus(self) -> Iterator[tuple[str, Callable[[], PluginSite]]]:
         for node in tuple(find_gelus(self._graph)):
-            yield str(node.name), partial(gelu_site, node, self._shapes)
+            yield str(node.name), partial(gelu_site, node, self._shapes, self._layouts)
 
 
 def _name_bodies(graph: ir.Graph, functions: list[ir.Function]) -> None:

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
 from trt_int8.graph.plugin_nodes import plugin_calls
-from trt_int8.graph.plugins.outline import sweep
+from trt_int8.graph.plugins.outline import copy_node, sweep
 from trt_int8.graph.plugins.turns import join_turns, undo_adapters
 from trt_int8.plugins.signatures import NAMESPACE
 
@@ -28,33 +28,31 @@ def inline_plugins(model: onnx.ModelProto) -> onnx.ModelProto:
     opened = ir.from_proto(model)
     graph = opened.graph
     functions = {f.name: f for f in opened.functions.values() if f.domain == NAMESPACE}
+    outside = {str(value.name): value for node in graph for value in node.outputs}
     for node in list(graph):
         if node.domain == NAMESPACE and node.op_type in functions:
-            _inline(graph, node, functions[node.op_type])
+            _inline(graph, node, functions[node.op_type], outside)
     for key in [key for key, f in opened.functions.items() if f.domain == NAMESPACE]:
         del opened.functions[key]
     graph.opset_imports.pop(NAMESPACE, None)
     undo_adapters(graph)
     sweep(graph)
+    passes.TopologicalSortPass()(opened)
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(opened)
     return ir.to_proto(opened)
 
 
-def _inline(graph: ir.Graph, call: ir.Node, function: ir.Function) -> None:
+def _inline(
+    graph: ir.Graph, call: ir.Node, function: ir.Function, outside: dict[str, ir.Value]
+) -> None:
     known: dict[ir.Value, ir.Value | None] = dict(zip(function.inputs, call.inputs, strict=True))
     for node in function:
-        copy = ir.Node(
-            node.domain,
-            node.op_type,
-            [None if value is None else known[value] for value in node.inputs],
-            [ir.Attr(a.name, a.type, a.value) for a in node.attributes.values()],
-            num_outputs=len(node.outputs),
-            name=node.name,
-        )
-        for old, new in zip(node.outputs, copy.outputs, strict=True):
-            new.name, new.type, new.shape = old.name, old.type, old.shape
-            known[old] = new
-        graph.insert_before(call, copy)
+        # A node that something outside reads too was kept there, under the same name.
+        kept = outside.get(str(node.outputs[0].name))
+        if kept is not None and node.inputs:
+            known[node.outputs[0]] = kept
+            continue
+        graph.insert_before(call, copy_node(node, known))
     for made, value in zip(call.outputs, function.outputs, strict=True):
         result = known[value]
         assert result is not None
@@ -82,6 +80,7 @@ def strip_bodies(model: onnx.ModelProto) -> onnx.ModelProto:
     for node in bare.graph:
         if node.domain == NAMESPACE and node.name in calls:
             node.op_type = calls[node.name].name
+            node.resize_inputs(len(calls[node.name].inputs))
             node.attributes.add(ir.AttrString("plugin_namespace", NAMESPACE))
             node.attributes.add(ir.AttrString("plugin_version", PLUGIN_VERSION))
     join_turns(bare.graph)

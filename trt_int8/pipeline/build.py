@@ -100,13 +100,13 @@ def run_build(options: BuildOptions, reporter: Reporter) -> BuildOutcome:
         }
     )
     prepared = prepare(source, options, reporter)
-    profiles = choose_profiles(prepared, options)
     with staging(out) as folder:
         work = folder / ".work"
         work.mkdir()
         found = find_overflows(prepared, reporter)
         int8 = to_half(prepared.int8, found.int8)
         fused = fuse_twin(int8, plugins, prepared, options, work)
+        profiles = choose_profiles(prepared, options, fused.model if fused.uses_plugins else None)
         twins = _write_twins(prepared, found, fused.model, (folder, work), reporter)
         job = EngineJob(
             folder=folder,

@@ -113,8 +113,21 @@ def _inspect_bundle(path: Path) -> Inspection:
         model=manifest.model,
         onnx=_graphs(path, manifest),
         engines=engines,
-        notes=() if readable else (_NOT_READABLE,),
+        notes=(*_plugin_notes(manifest), *(() if readable else (_NOT_READABLE,))),
     )
+
+
+def _plugin_notes(manifest: Manifest) -> tuple[str, ...]:
+    """Which plugin nodes `model.int8.onnx` has, and who runs them."""
+    if not manifest.plugins:
+        return ()
+    named = ", ".join(f"{each.nodes} {each.id}" for each in manifest.plugins)
+    runs = (
+        "TensorRT-RTX runs none: its engines have the operators that they stand for"
+        if manifest.flavour is Flavour.RTX
+        else "TensorRT runs them, and they are not among the matmuls above"
+    )
+    return (f"plugin nodes in model.int8.onnx: {named}; {runs}",)
 
 
 def _coverage(path: Path, manifest: Manifest) -> dict[tuple[int | None, str], EngineCoverage]:

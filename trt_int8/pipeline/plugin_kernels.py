@@ -79,12 +79,12 @@ def _needed(
         signature = calls.get(node.name)
         if signature is None:
             continue
+        read = node.input[: len(signature.inputs)]
         # Kernels are compiled for what is fixed; any number will do for what varies.
         sizes = tuple(
-            tuple(size or _ANY for size in stored.get(name, dims.get(name, ())))
-            for name in node.input
+            tuple(size or _ANY for size in stored.get(name, dims.get(name, ()))) for name in read
         )
-        kinds = tuple(_KINDS[types[name]] for name in (*node.input, *node.output))
+        kinds = tuple(_KINDS[types[name]] for name in (*read, *node.output))
         attributes = {a.name: a.i if a.type == a.INT else a.f for a in node.attribute}
         for sm in sorted(kernels):
             call = PluginCall(signature, kinds, sizes, attributes, sm)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,11 +108,11 @@ def fuse_twin(
     if options.implicit_int8 is not None:
         ignored = "no plugins: with --implicit-int8 TensorRT places INT8 by itself"
         return FusedTwin(int8, notes=(ignored,) if chosen.families else ())
-    native: AttentionGuard | None = None
-    if chosen.is_auto:
-        native = guard_of(options, prepared.shapes, graph_inputs(prepared.fp32))
-    fused = fuse_plugins(int8, chosen.families, native)
+    native = guard_of(options, prepared.shapes, graph_inputs(prepared.fp32))
+    fused = fuse_plugins(int8, chosen.families, native if chosen.is_auto else None)
     notes = (*chosen.notes, *_notes(fused, chosen, flavour, prepared.placement))
+    if flavour is Flavour.RTX and "attention" in chosen.families and native is not None:
+        notes += _unfused(int8, native)
     if not fused.calls:
         return FusedTwin(int8, notes=notes)
     is_rtx = flavour is Flavour.RTX
@@ -147,28 +148,37 @@ def _notes(
     flavour: Flavour,
     placement: Iterable[PlacementNote],
 ) -> list[str]:
-    found = [
-        f"{count} nodes of the plugin {signature_named(name).plugin_id}"
-        for name, count in fused.counts().items()
-    ]
+    families = Counter(signature.family for _, signature in fused.calls)
     notes = []
-    if found:
+    if families:
+        counts = ", ".join(f"{count} {family}" for family, count in families.items())
         why = "where TensorRT has no INT8 kernel of its own" if chosen.is_auto else "as asked for"
         runs = (
-            "TensorRT-RTX runs no plugins and builds their reference bodies"
+            "TensorRT-RTX runs none and builds the operators they stand for"
             if flavour is Flavour.RTX
-            else "whether they are faster has not been measured; coverage does not count them, and"
-            " accuracy is that of their reference bodies"
+            else "not timed on a GPU; coverage leaves them out, and accuracy is that of the"
+            " operators they stand for"
         )
-        notes.append(f"{', '.join(found)}, {why}; {runs}")
+        notes.append(f"plugin nodes: {counts}, {why}; {runs}")
     notes += _left_alone(fused.notes, chosen)
     left = any(note.rule == "attention-limits" for note in placement)
     if chosen.is_auto and flavour is Flavour.RTX and left:
         notes.append(
-            "no plugins: TensorRT-RTX runs none, so attention that it cannot fuse in INT8 stays"
-            " FP16"
+            "no plugins: TensorRT-RTX runs none, so attention without an INT8 kernel stays FP16"
         )
     return notes
+
+
+def _unfused(int8: onnx.ModelProto, native: AttentionGuard) -> tuple[str, ...]:
+    """What TensorRT-RTX makes of attentions that were quantized for a plugin."""
+    attention: frozenset[PluginFamily] = frozenset({"attention"})
+    count = len(fuse_plugins(int8, attention, native).calls)
+    if not count:
+        return ()
+    return (
+        f"{count} of these attentions are several kernels in TensorRT-RTX, which fuses none of"
+        " their size in INT8: --plugins auto leaves them FP16, one kernel each",
+    )
 
 
 def _left_alone(notes: Iterable[PlacementNote], chosen: ChosenPlugins) -> list[str]:
@@ -178,7 +188,7 @@ def _left_alone(notes: Iterable[PlacementNote], chosen: ChosenPlugins) -> list[s
         nodes.setdefault(note.reason, []).append(note.node)
     then = " (its INT8 matmuls run as separate kernels)" if chosen.is_auto else ""
     return [
-        f"{len(names)} without a plugin, {reason}{then}: {', '.join(names[:_NAMED])}"
+        f"no plugin for {len(names)}: {reason}{then}: {', '.join(names[:_NAMED])}"
         + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
         for reason, names in nodes.items()
     ]

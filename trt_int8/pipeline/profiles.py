@@ -76,7 +76,9 @@ def plan_notes(notes: Iterable[PlacementNote]) -> tuple[str, ...]:
     )
 
 
-def choose_profiles(prepared: PreparedModel, options: BuildOptions) -> ChosenProfiles:
+def choose_profiles(
+    prepared: PreparedModel, options: BuildOptions, int8: onnx.ModelProto | None = None
+) -> ChosenProfiles:
     """The profiles asked for; a single one is split where that keeps INT8 attention one kernel.
 
     TensorRT compiles each profile by itself, for its largest S: in one profile up to 512 tokens
@@ -85,6 +87,7 @@ def choose_profiles(prepared: PreparedModel, options: BuildOptions) -> ChosenPro
     Args:
         prepared: both twins, and the sizes of their inputs in the range around all profiles.
         options: targets and shapes.
+        int8: the twin with plugin nodes, if TensorRT runs them: these take any length.
     """
     inputs = graph_inputs(prepared.fp32)
     tokens = token_axes(inputs)
@@ -97,7 +100,8 @@ def choose_profiles(prepared: PreparedModel, options: BuildOptions) -> ChosenPro
     # The calibrator of implicit INT8 knows one shape, and TensorRT places INT8 by itself.
     if whole is None or options.implicit_int8 is not None:
         return ChosenProfiles((prepared.shapes,), ("",))
-    cuts = fusion_cuts(int8_head_dims(prepared.int8), options.sms, whole.opt, whole.max)
+    head_dims = int8_head_dims(int8 if int8 is not None else prepared.int8)
+    cuts = fusion_cuts(head_dims, options.sms, whole.opt, whole.max)
     profiles = split_sequence(prepared.shapes, tokens, cuts)
     labels = profile_labels(profiles, tokens)
     return ChosenProfiles(profiles, labels, (_why_split(labels, cuts),) if cuts else ())

@@ -153,6 +153,7 @@ CASES: list[tuple[str, str, Make, Make]] = [
      on_type("Equal", TensorProto.UINT8, "b")),
     ("operator-type", "odd", on_type("Mod", F32, "b"), on_type("Mod", F32, "b", fmod=1)),
     ("pair-around-plugin", "odd", foreign("Mine", "mine", pair=True), foreign("Mine", "mine")),
+    ("plugin-node", "odd", foreign("int8_attention", "trt_int8"), foreign("TRT_Any", "trt")),
     ("repeated-qdq-name", "dequant", lambda: renamed(scale(0.1)(), quant="dequant"), scale(0.1)),
     ("function-called-twice", "local::Block", lambda: function_model(2),
      lambda: function_model(1)),

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from trt_int8.graph.lint.check import Check, Hit
+from trt_int8.graph.lint.plugins import is_own_plugin
 from trt_int8.graph.lint.view import (
     STANDARD_DOMAINS,
     GraphView,
@@ -75,7 +76,9 @@ def _without_importer(view: GraphView) -> Iterator[Hit]:
 
 def is_foreign(node: ir.Node) -> bool:
     """An operator of another domain that no importer of TensorRT-RTX takes by its name."""
-    if node.domain in STANDARD_DOMAINS or node.op_type.startswith(_IMPORTED_PREFIX):
+    if node.domain in STANDARD_DOMAINS or is_own_plugin(node):
+        return False
+    if node.op_type.startswith(_IMPORTED_PREFIX):
         return False
     integer_op = node.op_type in INTEGER_OPS or node.op_type.startswith(_QLINEAR)
     return node.op_type not in IMPORTED_FOREIGN and not integer_op

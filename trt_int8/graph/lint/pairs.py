@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from trt_int8.graph.lint.check import Check, Hit
 from trt_int8.graph.lint.placement import GUIDE
+from trt_int8.graph.lint.plugins import is_own_plugin
 from trt_int8.graph.lint.view import (
     DEQUANTIZE,
     MATMULS,
@@ -103,10 +104,15 @@ def _bare_quantizer(view: GraphView) -> Iterator[Hit]:
         if node.outputs[0].is_graph_output():
             yield Hit(name_of(node), "its codes are an output of the graph")
             continue
-        others = [u for u in users(node.outputs[0]) if not is_kind(u, DEQUANTIZE)]
+        others = [u for u in users(node.outputs[0]) if not _may_read_codes(u)]
         if others:
             text = f"{name_of(others[0])} ({others[0].op_type}) reads its codes"
             yield Hit(name_of(node), text)
+
+
+def _may_read_codes(node: ir.Node) -> bool:
+    """A DQ, a Shape, which reads no numbers, or a plugin that computes with codes."""
+    return is_kind(node, DEQUANTIZE, "Shape") or is_own_plugin(node)
 
 
 CHECKS = (

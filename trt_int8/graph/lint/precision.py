@@ -21,6 +21,7 @@ from trt_int8.graph.lint.view import (
     source,
     users,
 )
+from trt_int8.graph.plugins.masks import MASK
 from trt_int8.spec.lint import CheckInfo, Severity
 
 TYPES = ir.DataType
@@ -108,8 +109,16 @@ def _beyond_half(view: GraphView) -> Iterator[Hit]:
             grave, text = "warning", f"it holds {worst:g} in float16"
         elif _becomes_half(value):
             grave, text = "warning", f"it holds {worst:g} and is cast to float16"
-        if not _is_scale(value):
+        if not _is_scale(value) and not _is_read_by_plugin(value):
             yield Hit(str(value.name), text, grave)
+
+
+def _is_read_by_plugin(value: ir.Value) -> bool:
+    """Minus infinity of a mask in float32, which the reference of a plugin reads back as bool."""
+    readers = [user for user, _ in value.uses()]
+    return bool(readers) and all(
+        is_kind(user, "Where", "Equal") and MASK in name_of(user) for user in readers
+    )
 
 
 def _becomes_half(value: ir.Value) -> bool:

@@ -22,6 +22,7 @@ from trt_int8.graph.lint import (
     operators,
     pairs,
     placement,
+    plugins,
     precision,
     scales,
     structure,
@@ -48,6 +49,7 @@ GRAPH_CHECKS: tuple[Check, ...] = (
     *precision.CHECKS,
     *operators.CHECKS,
     *structure.CHECKS,
+    *plugins.CHECKS,
 )
 ALL_CHECKS: tuple[CheckInfo, ...] = (
     *integrity.CHECKS,

@@ -44,9 +44,14 @@ class _Reading:
     query: OperandPath
     key: OperandPath
     value: OperandPath
-    mask: Mask | None
+    masks: tuple[Mask, ...]
     softmax_scale: float
     result: Result
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether the plugin hides later keys by itself."""
+        return len(self.masks) == 1 and self.masks[0].is_causal
 
     @property
     def scales(self) -> tuple[float, float, float, float, float]:
@@ -110,20 +115,24 @@ class AttentionFinder:
         ):
             operand = self._layouts.operand(path, codes, last, node)
             node.replace_input_with(index, operand)
-        inputs = [query, key, value]
-        if reading.mask is not None:
-            inputs.append(self._masks.additive(reading.mask, key))
+        inputs, own = [query, key, value], list[ir.Value]()
+        if len(reading.masks) == 1:
+            inputs.append(self._masks.additive(reading.masks[0], key))
+        elif reading.masks:
+            own = [mask.value for mask in reading.masks]
+            inputs.append(self._masks.sum(reading.masks, key))
         output = self._results.write(reading.result)
         return PluginSite(
-            signature_of("attention", ("mask",) if reading.mask is not None else ()),
+            signature_of("attention", ("mask",) if reading.masks else ()),
             str(found.softmax.name),
             tuple(inputs),
             (output,),
             {
                 **dict(zip(_SCALES, reading.scales, strict=True)),
-                "causal": 0,
+                "causal": int(reading.is_causal),
                 "half_output": int(reading.result.scale is None),
             },
+            tuple(own),
         )
 
     def _read(self, found: AttentionSite) -> _Reading:
@@ -141,10 +150,10 @@ class AttentionFinder:
         check_order(value, HEADS_FIRST, "V")
         if value.factor != 1.0:
             raise NoPluginError("V is multiplied by a number behind its pair")
-        mask, scale = self._read_scores(found)
+        masks, scale = self._read_scores(found)
         self._read_weights(found)
         result = read_result(found.context, self._shapes)
-        reading = _Reading(query, key, value, mask, scale * query.factor * key.factor, result)
+        reading = _Reading(query, key, value, masks, scale * query.factor * key.factor, result)
         # They refuse what the kernel cannot do.
         AttentionOptions(result.sizes[1], half_output=result.scale is None)
         AttentionScalars(*reading.scales)
@@ -164,13 +173,13 @@ class AttentionFinder:
             if key[:3] != (b, n, d) or value != (b, n, key[3], d) or result != query:
                 raise NoPluginError("Q, K and V differ in batch, heads or head size")
 
-    def _read_scores(self, found: AttentionSite) -> tuple[Mask | None, float]:
-        """What stands between the first matmul and the softmax: numbers, then one mask."""
+    def _read_scores(self, found: AttentionSite) -> tuple[tuple[Mask, ...], float]:
+        """What stands between the first matmul and the softmax: numbers, then masks."""
         softmax, scores = found.softmax, found.scores.outputs[0]
         axis = softmax.attributes["axis"].as_int() if "axis" in softmax.attributes else -1
         if axis not in (-1, _LAYOUT_RANK - 1):
             raise NoPluginError("its softmax is not over the keys")
-        mask: Mask | None = None
+        masks: list[Mask] = []
         factor = 1.0
         value = softmax.inputs[0]
         while value is not None and value is not scores and is_used_once(value):
@@ -183,12 +192,13 @@ class AttentionFinder:
                 continue
             if node.op_type not in ("Add", "Where"):
                 raise NoPluginError(f"a {node.op_type} is between its scores and its softmax")
-            if mask is not None or factor != 1.0:
-                raise NoPluginError("its scores get more than one mask, or are scaled behind it")
+            if factor != 1.0:
+                raise NoPluginError("its scores are scaled behind a mask")
             mask, value = read_mask(node, scores, self._shapes)
+            masks.insert(0, mask)
         if value is not scores or not is_used_once(scores):
             raise NoPluginError("something else reads its scores")
-        return mask, factor
+        return tuple(masks), factor
 
     def _read_weights(self, found: AttentionSite) -> None:
         """One pair, Casts aside, between the softmax and the second matmul."""

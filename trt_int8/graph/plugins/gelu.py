@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
+from trt_int8.graph.plugins.flat import behind_flat, check_flat, let_shapes_read, unflat_codes
+from trt_int8.graph.plugins.operands import LayoutWriter
 from trt_int8.graph.plugins.outline import PluginSite
 from trt_int8.graph.plugins.walk import (
     NoPluginError,
@@ -33,19 +35,20 @@ _CUBIC = 0.044715
 def find_gelus(graph: ir.Graph) -> Iterator[ir.Node]:
     """Every Q that reads a GELU, in graph order."""
     for node in list(graph):
-        if node.op_type == "QuantizeLinear" and _read_gelu(node.inputs[0]) is not None:
+        if node.op_type == "QuantizeLinear" and _read_gelu(behind_flat(node.inputs[0])[0]):
             yield node
 
 
-def gelu_site(quantize: ir.Node, shapes: Shapes) -> PluginSite:
+def gelu_site(quantize: ir.Node, shapes: Shapes, layouts: LayoutWriter) -> PluginSite:
     """The part that ends in a Q.
 
     Raises:
         NoPluginError: the plugin has no such form.
         PluginError: its limits.
     """
-    read, scale = _read_gelu(quantize.inputs[0]), scale_of(quantize)
-    if read is None or scale is None:
+    result, flat = behind_flat(quantize.inputs[0])
+    read, scale = _read_gelu(result), scale_of(quantize)
+    if result is None or read is None or scale is None:
         raise NoPluginError("its Q is not symmetric with one scale")
     argument, is_tanh = read
     source, bias = split_bias(argument)
@@ -56,14 +59,17 @@ def gelu_site(quantize: ir.Node, shapes: Shapes) -> PluginSite:
     if bias is not None and not shapes.are_equal(source, argument):
         raise NoPluginError("its bias broadcasts the rows")
     check_vectors(hidden, bias)
+    check_flat(flat, hidden, shapes)
     inputs = (codes,) if bias is None else (codes, bias)
     GeluForm(hidden, "int8" if codes is not source else "float16", bias is not None, is_tanh)
     GeluScalars(scale, x_scale)
+    made = unflat_codes(quantize, flat, hidden, layouts)
+    let_shapes_read(result, made)
     return PluginSite(
         signature_of("gelu", () if bias is not None else ("no_bias",)),
         str(quantize.name),
         inputs,
-        (quantize.outputs[0],),
+        (made,),
         {"x_scale": x_scale, "output_scale": scale, "tanh": int(is_tanh)},
     )
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from trt_int8.graph.plugins.flat import behind_flat, check_flat, let_shapes_read, unflat_codes
 from trt_int8.graph.plugins.gelu import split_bias
-from trt_int8.graph.plugins.norms import Norm, read_norm
+from trt_int8.graph.plugins.norms import Norm, beta_of, read_norm
+from trt_int8.graph.plugins.operands import LayoutWriter
 from trt_int8.graph.plugins.outline import PluginSite
 from trt_int8.graph.plugins.walk import (
     NoPluginError,
@@ -35,23 +37,30 @@ class _Sum:
 def find_norms(graph: ir.Graph) -> Iterator[ir.Node]:
     """Every Q that reads a norm, in graph order."""
     for node in list(graph):
-        if node.op_type == "QuantizeLinear" and read_norm(node.inputs[0]) is not None:
+        if node.op_type == "QuantizeLinear" and _norm_before(node)[0] is not None:
             yield node
 
 
-def norm_site(quantize: ir.Node, shapes: Shapes) -> PluginSite:
+def _norm_before(quantize: ir.Node) -> tuple[Norm | None, ir.Node | None]:
+    """The norm that a Q reads, and the Reshape between the two."""
+    value, flat = behind_flat(quantize.inputs[0])
+    return read_norm(value), flat
+
+
+def norm_site(quantize: ir.Node, shapes: Shapes, layouts: LayoutWriter) -> PluginSite:
     """The part that ends in a Q.
 
     Raises:
         NoPluginError: the plugin has no such form.
         PluginError: its limits.
     """
-    norm, scale = read_norm(quantize.inputs[0]), scale_of(quantize)
+    (norm, flat), scale = _norm_before(quantize), scale_of(quantize)
     if norm is None or scale is None:
         raise NoPluginError("its Q is not symmetric with one scale")
     hidden = shapes.fixed(norm.source, -1)
     if hidden is None or shapes.fixed(norm.result, -1) != hidden:
         raise NoPluginError("the length of its rows is not known")
+    check_flat(flat, hidden, shapes)
     parts = _take_apart(norm.source, shapes)
     check_vectors(hidden, parts.bias, norm.gamma, norm.beta)
     x, x_scale = codes_or_value(parts.x)
@@ -64,18 +73,20 @@ def norm_site(quantize: ir.Node, shapes: Shapes) -> PluginSite:
         _kind(x),
         None if residual is None else _kind(residual),
         bias=parts.bias is not None,
-        rms=norm.beta is None,
+        rms=norm.is_rms,
         half=_is_float_needed(norm.result, quantize),
         sum=has_sum,
     )
     LayerNormScalars(scale, norm.epsilon, x_scale, residual_scale)
-    given = (x, parts.bias, residual, norm.gamma, norm.beta)
+    beta = None if norm.is_rms else beta_of(norm, layouts)
+    given = (x, parts.bias, residual, norm.gamma, beta)
+    codes = unflat_codes(quantize, flat, hidden, layouts)
+    let_shapes_read(norm.result, codes)
     made = (
-        quantize.outputs[0],
+        codes,
         norm.result if form.half else None,
         norm.source if has_sum else None,
     )
-    _let_shapes_read(x, norm)
     return PluginSite(
         signature_of("layernorm", _features(form)),
         str(quantize.name),
@@ -120,13 +131,6 @@ def _take_apart(source: ir.Value, shapes: Shapes) -> _Sum:
     return _Sum(left, None, right)
 
 
-def _let_shapes_read(x: ir.Value, norm: Norm) -> None:
-    """A Shape of the normalised tensor takes that of x, or it would need a second output."""
-    for user, place in tuple(norm.result.uses()):
-        if user.op_type == "Shape":
-            user.replace_input_with(place, x)
-
-
 def _is_read_elsewhere(value: ir.Value, norm: Norm) -> bool:
     """Tell whether more than the nodes of the norm read a tensor."""
     inside = {id(node) for node in norm.nodes}
@@ -134,22 +138,18 @@ def _is_read_elsewhere(value: ir.Value, norm: Norm) -> bool:
 
 
 def _is_float_needed(result: ir.Value, quantize: ir.Node) -> bool:
-    """Tell whether more than this Q, behind a Cast, reads the numbers of the normalised tensor."""
-    if result.is_graph_output():
+    """Tell whether more than this Q reads the numbers of the normalised tensor."""
+    return result.is_graph_output() or not all(_leads_to(u, quantize) for u, _ in result.uses())
+
+
+def _leads_to(node: ir.Node, quantize: ir.Node) -> bool:
+    """Tell whether a node is a Q or a Shape, or a Cast or Reshape that only these read."""
+    if node is quantize or node.op_type == "Shape":
         return True
-    for user, _ in result.uses():
-        to_this = (
-            user is quantize
-            or user.op_type == "Shape"
-            or (
-                user.op_type == "Cast"
-                and all(next_user is quantize for next_user, _ in user.outputs[0].uses())
-                and not user.outputs[0].is_graph_output()
-            )
-        )
-        if not to_this:
-            return True
-    return False
+    if node.domain or node.op_type not in ("Cast", "Reshape"):
+        return False
+    made = node.outputs[0]
+    return not made.is_graph_output() and all(_leads_to(u, quantize) for u, _ in made.uses())
 
 
 def _kind(value: ir.Value) -> Kind:

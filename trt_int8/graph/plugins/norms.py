@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
 from trt_int8.graph import qdq
+from trt_int8.graph.plugins.operands import LayoutWriter
 from trt_int8.graph.plugins.walk import behind_casts, maker, number, vector
 
 # Default of LayerNormalization (ONNX specification, LayerNormalization-17).
 _DEFAULT_EPSILON = 1e-5
+# X, scale and B of the same operator.
+_INPUTS = 3
 
 
 @dataclass(frozen=True)
@@ -21,9 +25,10 @@ class Norm:
         source: what it reads, before any Cast.
         result: what it gives, before any Cast.
         gamma: constant [H].
-        beta: the same; None for RMSNorm.
+        beta: the same, or None.
         epsilon: added to the variance, or the mean square.
         nodes: its nodes, Casts among them.
+        is_rms: the mean is not subtracted.
     """
 
     source: ir.Value
@@ -32,6 +37,20 @@ class Norm:
     beta: ir.Value | None
     epsilon: float
     nodes: tuple[ir.Node, ...]
+    is_rms: bool = False
+
+
+def beta_of(norm: Norm, layouts: LayoutWriter) -> ir.Value:
+    """Beta of a LayerNorm, which is given one of zeros where it has none: -0 becomes 0 at most."""
+    if norm.beta is not None:
+        return norm.beta
+    gamma, node = qdq.constant(norm.gamma), maker(norm.result, "LayerNormalization")
+    assert gamma is not None
+    assert node is not None
+    beta = layouts.constant("no_beta", np.zeros_like(gamma))
+    node.resize_inputs(_INPUTS)
+    node.replace_input_with(_INPUTS - 1, beta)
+    return beta
 
 
 def read_norm(value: ir.Value | None) -> Norm | None:
@@ -44,11 +63,11 @@ def read_norm(value: ir.Value | None) -> Norm | None:
 
 def _operator(result: ir.Value) -> Norm | None:
     node = maker(result, "LayerNormalization")
-    if node is None or len(node.inputs) < 3 or node.outputs[0] is not result:
+    if node is None or node.outputs[0] is not result:
         return None
-    gamma, beta = node.inputs[1:3]
-    source = behind_casts(node.inputs[0])
-    if source is None or gamma is None or beta is None or not (vector(gamma) and vector(beta)):
+    source, gamma = behind_casts(node.inputs[0]), node.inputs[1]
+    beta = node.inputs[2] if len(node.inputs) == _INPUTS else None
+    if source is None or gamma is None or not vector(gamma) or not (beta is None or vector(beta)):
         return None
     axis = node.attributes["axis"].as_int() if "axis" in node.attributes else -1
     rank = len(source.shape) if source.shape is not None else None
@@ -78,7 +97,7 @@ def _rms(result: ir.Value) -> Norm | None:
     if found is None:
         return None
     source, epsilon = found
-    return Norm(source, result, gamma, None, epsilon, _between(source, result))
+    return Norm(source, result, gamma, None, epsilon, _between(source, result), is_rms=True)
 
 
 def _over_root(value: ir.Value | None) -> tuple[ir.Value, float] | None:

@@ -8,9 +8,11 @@ whatever is float stays where it was, and so does every rounding.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from trt_int8.graph import qdq
 from trt_int8.graph.names import TensorNames
@@ -186,8 +188,11 @@ class LayoutWriter:
 
     def shape(self, dims: tuple[int, ...]) -> ir.Value:
         """A constant for a Reshape."""
-        name = self._names.fresh(f"{ADAPTER}_shape")
-        return qdq.add_initializer(self._graph, name, np.asarray(dims, np.int64))
+        return self.constant("shape", np.asarray(dims, np.int64))
+
+    def constant(self, name: str, array: NDArray[Any]) -> ir.Value:
+        """A new constant of the graph."""
+        return qdq.add_initializer(self._graph, self._names.fresh(f"{ADAPTER}_{name}"), array)
 
     def insert(self, node: ir.Node, behind: ir.Node, dtype: ir.DataType | None) -> ir.Value:
         """Put a layout operator behind a node."""

@@ -5,7 +5,7 @@ The body is the subgraph itself, so the file computes the same bits with and wit
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -32,6 +32,8 @@ class PluginSite:
         inputs: tensors of the graph, in the signature's order.
         outputs: tensors of the graph that the part makes, in the signature's order.
         attributes: every attribute of the signature.
+        own_inputs: tensors that the reference reads in the place of an input: the masks whose sum
+            the plugin reads. The call has them behind the inputs, and TensorRT is not told.
     """
 
     signature: PluginSignature
@@ -39,6 +41,12 @@ class PluginSite:
     inputs: tuple[ir.Value, ...]
     outputs: tuple[ir.Value, ...]
     attributes: Mapping[str, int | float]
+    own_inputs: tuple[ir.Value, ...] = ()
+
+    @property
+    def given(self) -> tuple[ir.Value, ...]:
+        """All that the call reads."""
+        return (*self.inputs, *self.own_inputs)
 
     def body(self) -> tuple[ir.Node, ...]:
         """Every node between inputs and outputs, each behind those that it reads.
@@ -46,7 +54,7 @@ class PluginSite:
         Raises:
             NoPluginError: a path from the outputs misses the inputs.
         """
-        given = {id(value) for value in self.inputs}
+        given = {id(value) for value in self.given}
         found: dict[int, ir.Node] = {}
 
         def visit(value: ir.Value | None) -> None:
@@ -84,7 +92,7 @@ def check_site(site: PluginSite) -> None:
                 raise _misfit(site, f"hides {value.name!r}, which something else reads")
         for operand in node.inputs:
             array = qdq.constant(operand)
-            is_input = any(operand is value for value in site.inputs)
+            is_input = any(operand is value for value in site.given)
             if array is not None and array.size > _MOST_ELEMENTS and not is_input:
                 raise _misfit(site, f"reads the large constant {operand and operand.name!r}")
     signature = site.signature
@@ -131,7 +139,7 @@ def outline(graph: ir.Graph, site: PluginSite, name: str) -> ir.Function:
     call = ir.Node(
         NAMESPACE,
         function.name,
-        site.inputs,
+        site.given,
         attributes,
         num_outputs=len(site.outputs),
         name=f"{site.label}/{site.signature.name}",
@@ -145,10 +153,37 @@ def outline(graph: ir.Graph, site: PluginSite, name: str) -> ir.Function:
     return function
 
 
-def sweep(graph: ir.Graph) -> None:
-    """Remove the nodes whose results nothing reads, and the constants that only they read."""
+def copy_node(node: ir.Node, known: dict[ir.Value, ir.Value | None]) -> ir.Node:
+    """A node that reads and gives what stands for the values of another.
+
+    Args:
+        node: the other one, left as it is.
+        known: what stands for each value; the results are added.
+    """
+    copy = ir.Node(
+        node.domain,
+        node.op_type,
+        [None if value is None else known[value] for value in node.inputs],
+        [ir.Attr(a.name, a.type, a.value) for a in node.attributes.values()],
+        num_outputs=len(node.outputs),
+        name=node.name,
+    )
+    for old, new in zip(node.outputs, copy.outputs, strict=True):
+        new.name, new.type, new.shape = old.name, old.type, old.shape
+        known[old] = new
+    return copy
+
+
+def sweep(graph: ir.Graph, kept: Collection[ir.Value] = ()) -> None:
+    """Remove the nodes whose results nothing reads, and the constants that only they read.
+
+    Args:
+        graph: changed in place.
+        kept: results that a call will read.
+    """
     for node in reversed(list(graph)):
-        if not any(value.uses() or value.is_graph_output() for value in node.outputs):
+        read = (value.uses() or value.is_graph_output() or value in kept for value in node.outputs)
+        if not any(read):
             graph.remove(node, safe=True)
     for name, value in list(graph.initializers.items()):
         if not value.uses() and not value.is_graph_output() and not value.is_graph_input():
@@ -158,11 +193,13 @@ def sweep(graph: ir.Graph) -> None:
 def _function(
     graph: ir.Graph, site: PluginSite, body: tuple[ir.Node, ...], name: str
 ) -> ir.Function:
-    known: dict[ir.Value, ir.Value] = {}
-    formal = []
-    for spec, value in zip(site.signature.inputs, site.inputs, strict=True):
-        known[value] = ir.Value(name=f"{name}/{spec.name}", type=value.type, shape=value.shape)
-        formal.append(known[value])
+    known: dict[ir.Value, ir.Value | None] = {}
+    formal: list[ir.Value] = []
+    labels = [spec.name for spec in site.signature.inputs]
+    labels += [f"own_{number}" for number in range(len(site.own_inputs))]
+    for label, value in zip(labels, site.given, strict=True):
+        formal.append(ir.Value(name=f"{name}/{label}", type=value.type, shape=value.shape))
+        known[value] = formal[-1]
     nodes: list[ir.Node] = []
     for node in body:
         for operand in node.inputs:
@@ -170,19 +207,8 @@ def _function(
                 constant = _constant(name, operand)
                 nodes.append(constant)
                 known[operand] = constant.outputs[0]
-        copy = ir.Node(
-            node.domain,
-            node.op_type,
-            [None if operand is None else known[operand] for operand in node.inputs],
-            [ir.Attr(a.name, a.type, a.value) for a in node.attributes.values()],
-            num_outputs=len(node.outputs),
-            name=node.name,
-        )
-        for old, new in zip(node.outputs, copy.outputs, strict=True):
-            new.name, new.type, new.shape = old.name, old.type, old.shape
-            known[old] = new
-        nodes.append(copy)
-    results = [known[value] for value in site.outputs]
+        nodes.append(copy_node(node, known))
+    results = [made for made in map(known.get, site.outputs) if made is not None]
     for spec, value in zip(site.signature.outputs, results, strict=True):
         value.name = f"{name}/{spec.name}"
     opsets = {"": graph.opset_imports.get("", 17)}

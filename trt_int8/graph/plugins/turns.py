@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from trt_int8.graph.plugins.masks import MASK
+from trt_int8.graph.plugins.masks import BOUND, BOUND_OPERAND, MASK
 from trt_int8.graph.plugins.operands import ADAPTER, perm_of
 from trt_int8.graph.plugins.walk import is_used_once, maker, number
 
@@ -18,9 +18,21 @@ def undo_adapters(graph: ir.Graph) -> None:
     """
     # From the end: what is inside a body comes behind what is outside it.
     for node in reversed(list(graph)):
+        measured = _measured(node)
+        if measured is not None:
+            node.replace_input_with(0, measured)
         source = _undone(node)
         if source is not None:
             node.outputs[0].replace_all_uses_with(source, replace_graph_outputs=True)
+
+
+def _measured(node: ir.Node) -> ir.Value | None:
+    """The tensor whose shape our Reshape gives codes, if the node is a Shape of these codes."""
+    codes = maker(node.inputs[0], "Reshape") if node.op_type == "Shape" else None
+    sizes = maker(codes.inputs[1], "Shape") if codes is not None else None
+    if codes is None or sizes is None or ADAPTER not in str(codes.name):
+        return None
+    return sizes.inputs[0]
 
 
 def _undone(node: ir.Node) -> ir.Value | None:
@@ -29,11 +41,11 @@ def _undone(node: ir.Node) -> ir.Value | None:
     if ADAPTER in name and node.op_type in ("Transpose", "Reshape"):
         first = maker(node.inputs[0], "Transpose", "Reshape")
         return first.inputs[0] if first is not None and ADAPTER in str(first.name) else None
-    if MASK not in name or node.op_type not in ("Equal", "Cast"):
+    if MASK not in name or (node.op_type not in ("Equal", "Cast") and BOUND not in name):
         return None
-    value = node.inputs[0]
+    value: ir.Value | None = node.outputs[0]
     while value is not None and (before := value.producer()) and MASK in str(before.name):
-        value = before.inputs[0]
+        value = before.inputs[BOUND_OPERAND if BOUND in str(before.name) else 0]
     return value if value is not node.inputs[0] else None
 
 
