@@ -169,3 +169,20 @@ def test_dropped_rows_do_not_pile_up() -> None:
         assert sum(map(len, merged.parts)) <= 2 * ROWS
     whole = np.concatenate([normal(300, 5, seed) for seed in range(40)])
     assert same(merged, sample(whole))
+
+
+def test_parts_do_not_pile_up_either() -> None:
+    rows = normal(100, 3)
+    merged = sample(rows[:1])
+    for row in rows[1:]:
+        merged = merged.merge(sample(row[None]))
+    assert len(merged.parts) <= 17
+    assert same(merged, sample(rows))
+
+
+def test_a_sample_keeps_nothing_of_the_tensor_it_was_taken_from() -> None:
+    rows = torch.from_numpy(normal(50, 4))
+    taken = sample_rows(rows)
+    before = taken.rows.copy()
+    rows.zero_()
+    np.testing.assert_array_equal(taken.rows, before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -14,8 +15,9 @@ from trt_int8.calibrate.loops import SPREAD
 
 ROWS = 256
 _COARSE = 16
-# Rows held in memory, the dropped ones included, before the others are put together.
+# Rows held in memory, the dropped ones included, and their parts, before they are put together.
 _HELD = 2 * ROWS
+_PARTS = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +48,7 @@ class RowSample:
     ) -> RowSample:
         """That of distinct keys, ascending; `rows` are those of the first `ROWS` of them."""
         counts = repeats[:ROWS].astype(np.int64)
-        return cls(keys[:ROWS], counts, (rows,), np.arange(len(rows)))
+        return cls(keys[:ROWS].copy(), counts, (_apart(rows),), np.arange(len(rows)))
 
     @cached_property
     def rows(self) -> NDArray[np.float32]:
@@ -75,13 +77,13 @@ class RowSample:
         return merged._compacted()
 
     def _compacted(self) -> RowSample:
-        """The same in one part, if dropped rows hold much memory.
+        """The same in one part, if dropped rows hold much memory or parts are many.
 
         Copying all rows at each merge would cost more than finding them: a few are new.
         """
-        if sum(len(part) for part in self.parts) <= _HELD:
+        if sum(len(part) for part in self.parts) <= _HELD and len(self.parts) <= _PARTS:
             return self
-        return RowSample(self.keys, self.repeats, (self.rows,), np.arange(self.keys.size))
+        return RowSample(self.keys, self.repeats, (_apart(self.rows),), np.arange(self.keys.size))
 
 
 def sample_rows(rows: Tensor, bound: int | None = None) -> RowSample:
@@ -121,6 +123,19 @@ def coarse_columns(columns: int) -> int:
 def key_factors(columns: int) -> NDArray[np.int32]:
     """int32 [2, C]: the factors of the upper and of the lower half of a key."""
     return np.stack([_factors(columns, half) for half in range(2)])
+
+
+def _apart(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A copy in pages of its own.
+
+    In the heap, between what a model allocates and frees, rows that stay from batch to batch break
+    its free memory into pieces too small for the next batch, so that the process grows by each.
+    """
+    if not rows.size:
+        return rows.copy()
+    pages = np.frombuffer(mmap.mmap(-1, rows.nbytes), dtype=rows.dtype).reshape(rows.shape)
+    pages[...] = rows
+    return pages
 
 
 def _filled_up(rows: NDArray[np.float32], width: int) -> NDArray[np.float32]:
