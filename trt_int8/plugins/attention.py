@@ -24,7 +24,6 @@ import numpy as np
 
 from trt_int8.errors import PluginError
 from trt_int8.plugins.kernel import (
-    KERNEL_SMS,
     KernelLaunch,
     KernelVariant,
     float_bits,
@@ -191,12 +190,6 @@ def variant(options: AttentionOptions, sm: int) -> KernelVariant:
     Raises:
         PluginError: the architecture has no int8 matrix instruction of this kind.
     """
-    if sm < min(KERNEL_SMS):
-        raise PluginError(
-            f"Int8Attention was asked for sm_{sm}",
-            wanted=f"sm_{min(KERNEL_SMS)} or later",
-            todo="build for a supported GPU, or with --plugins off",
-        )
     defines = sorted_defines(
         {
             "HEAD_DIM": options.head_dim,

@@ -24,7 +24,6 @@ from trt_int8.plugins.integer_constants import (
     softmax_constants,
 )
 from trt_int8.plugins.kernel import (
-    KERNEL_SMS,
     KernelLaunch,
     KernelVariant,
     sorted_defines,
@@ -160,12 +159,6 @@ def _row_launch(entry: str, rows: int, length: int, sm: int, **defines: int) -> 
 
 
 def _variant(entry: str, sm: int, **defines: int) -> KernelVariant:
-    if sm < min(KERNEL_SMS):
-        raise PluginError(
-            f"{entry} was asked for sm_{sm}",
-            wanted=f"sm_{min(KERNEL_SMS)} or later",
-            todo="run on a supported GPU",
-        )
     return KernelVariant(SOURCE, entry, sm, sorted_defines(defines))
 
 

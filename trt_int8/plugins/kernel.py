@@ -16,6 +16,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from trt_int8.errors import PluginError
+
 # Architectures that variants are compiled for: m8n8k16 from Turing on, m16n8k32 and cp.async from
 # Ampere on. A later card runs the newest variant that it is not older than.
 KERNEL_SMS = (75, 80)
@@ -31,12 +33,24 @@ class KernelVariant:
         entry: name of its `extern "C"` function.
         sm: compute capability times ten, one of `KERNEL_SMS` (a later one only to inspect SASS).
         defines: macros given to the compiler, sorted by name; integers only.
+
+    Raises:
+        PluginError: `sm` is older than every kernel.
     """
 
     source: str
     entry: str
     sm: int
     defines: tuple[tuple[str, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse an architecture that no kernel is written for."""
+        if self.sm < min(KERNEL_SMS):
+            raise PluginError(
+                f"{self.entry} was asked for sm_{self.sm}",
+                wanted=f"sm_{min(KERNEL_SMS)} or later",
+                todo="build for a supported GPU, or with --plugins off",
+            )
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Scales that the plugins with one pass over rows take, and how they reach a kernel."""
+"""Scales that the plugins take, and how they reach a kernel."""
 
 from __future__ import annotations
 
