@@ -80,7 +80,7 @@ def _bench_table(path: Path) -> str:
                 f" | {ratios} |"
             )
     growth = "; ".join(
-        f"{count} texts: {found['output']:.0f} MB (plain passes {found['plain']:.0f} MB)"
+        f"{count} texts: {round(found['output'])} MB (plain passes {round(found['plain'])} MB)"
         for count, found in memory.items()
     )
     rows.append(f"| peak memory growth while calibrating with `output` | {growth} |")
