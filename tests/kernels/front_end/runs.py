@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -49,7 +50,15 @@ def run(
         *map(Output, arrays),
     ]
     x, y, z = launch["grid"]
-    variant = KernelVariant("", kernel.name, 0)
+    variant = KernelVariant("the engine's PTX", kernel.name, _target_sm(kernel.ptx))
     shape = KernelLaunch(variant, (x, y, z), threads, launch["shared_bytes"])
     Interpreter().run_text(kernel.ptx, shape, arguments)
     return arrays
+
+
+def _target_sm(ptx: str) -> int:
+    """The architecture that PTX text is written for, from its `.target` line."""
+    found = re.search(r"^\.target sm_(\d+)", ptx, re.MULTILINE)
+    if found is None:
+        raise ValueError("the PTX has no .target line")
+    return int(found.group(1))
