@@ -80,6 +80,18 @@ class BundleError(TrtInt8Error):
     """The output folder cannot be written, is in use, or holds a damaged bundle."""
 
 
+class DeviceError(TrtInt8Error):
+    """The device is unknown, missing, or cannot run what the bundle holds."""
+
+
+class RequestError(TrtInt8Error):
+    """A request does not fit the model: names, types or shapes of its arrays, or its text."""
+
+
+class SessionError(TrtInt8Error):
+    """A session is closed, or what runs the model failed."""
+
+
 class MissingPackageError(TrtInt8Error):
     """An optional package is not installed."""
 

@@ -12,6 +12,7 @@ from trt_int8.spec.overflow import Overflow
 from trt_int8.spec.plugins import PluginEntry
 from trt_int8.spec.recipe import Recipe
 from trt_int8.spec.shapes import Profile
+from trt_int8.spec.text import TextSettings
 
 MANIFEST_NAME = "manifest.json"
 MANIFEST_FORMAT: Final = "trt_int8-bundle-3"
@@ -75,6 +76,8 @@ class Manifest(Frozen):
         plugins: our plugins that nodes of the INT8 graph call; to be registered before an engine
             of the flavour `tensorrt` is loaded. TensorRT-RTX has their bodies instead.
         plugin_libraries: shared libraries to load first, by file name with their sha256.
+        text: how the model reads text; None if it does not, or came without a tokenizer. The
+            tokenizer's files are in the bundle's folder `tokenizer`.
     """
 
     format: Literal["trt_int8-bundle-3"] = MANIFEST_FORMAT
@@ -94,6 +97,7 @@ class Manifest(Frozen):
     packages: dict[str, str]
     plugins: tuple[PluginEntry, ...] = ()
     plugin_libraries: dict[str, str] = Field(default_factory=dict)
+    text: TextSettings | None = None
     files: dict[str, FileEntry]
 
     @model_validator(mode="before")

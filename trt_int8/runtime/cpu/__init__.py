@@ -1,0 +1,1 @@
+"""On a CPU: OpenVINO, or ONNX Runtime where it is not installed."""

@@ -1,0 +1,1 @@
+"""On a GPU: a TensorRT engine, driven through cuda-python."""
