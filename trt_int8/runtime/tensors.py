@@ -14,6 +14,8 @@ from trt_int8.spec.shapes import Profile
 
 Axis = int | str | None
 Shape = tuple[int, ...]
+# TensorRT and ONNX Runtime count the elements of a tensor in 31 bits.
+ANY = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class TensorInfo:
         axis = self.axes[index]
         if isinstance(axis, int) or not self.smallest:
             return str("any" if axis is None else axis)
-        return f"{axis or 'any'} {self.smallest[index]}..{self.largest[index]}"
+        most = "" if self.largest[index] == ANY else self.largest[index]
+        return f"{axis or 'any'} {self.smallest[index]}..{most}"
 
 
 @dataclass(frozen=True)
@@ -109,9 +112,10 @@ def _fits(shape: Shape, smallest: Iterable[int], largest: Iterable[int]) -> bool
     return len(shape) == len(lower) and all(inside)
 
 
-def read_signature(path: Path, profiles: tuple[Profile, ...] = ()) -> Signature:
+def read_signature(source: bytes | Path, profiles: tuple[Profile, ...] = ()) -> Signature:
     """Read the inputs and outputs of an ONNX file; sizes of dynamic axes come from `profiles`."""
-    model = onnx.load(str(path), load_external_data=False)
+    data = source.read_bytes() if isinstance(source, Path) else source
+    model = onnx.load_model_from_string(data)
     constants = {each.name for each in model.graph.initializer}
     inputs = tuple(
         _with_range(_tensor(value), profiles)
@@ -142,12 +146,8 @@ def _with_range(given: TensorInfo, profiles: tuple[Profile, ...]) -> TensorInfo:
     fixed = tuple(axis if isinstance(axis, int) else 0 for axis in given.axes)
     if not shapes:
         smallest = tuple(axis or 1 for axis in fixed)
-        largest = tuple(axis or _ANY for axis in fixed)
+        largest = tuple(axis or ANY for axis in fixed)
     else:
         smallest = tuple(min(sizes) for sizes in zip(*(one.min for one in shapes), strict=True))
         largest = tuple(max(sizes) for sizes in zip(*(one.max for one in shapes), strict=True))
     return TensorInfo(given.name, given.dtype, given.axes, smallest, largest)
-
-
-# TensorRT and ONNX Runtime count the elements of a tensor in 31 bits.
-_ANY = 2**31 - 1

@@ -1,0 +1,40 @@
+"""The bundle's graph as runtimes on the CPU take it best."""
+
+from __future__ import annotations
+
+import onnx
+import onnx_ir as ir
+from google.protobuf.message import DecodeError
+
+from trt_int8.errors import GraphError, first_line
+from trt_int8.graph.plugin_variants import inline_plugins
+from trt_int8.graph.widen import drop_idle_casts, widen
+
+
+def cpu_graph(data: bytes) -> bytes:
+    """Plugins replaced by their bodies, and half precision by float32, in which CPUs compute.
+
+    Q/DQ stay as they are. Weights that are float32 in the file are shared by every shape that is
+    compiled; half ones would be converted for each.
+
+    Args:
+        data: an ONNX file.
+
+    Returns:
+        An ONNX file without functions of the plugins.
+
+    Raises:
+        GraphError: it is no ONNX file.
+    """
+    try:
+        model = onnx.load_model_from_string(data)
+    except DecodeError as error:
+        raise GraphError(
+            f"the bundle's graph cannot be read ({first_line(error)})",
+            wanted="an ONNX file",
+            todo="build the bundle again",
+        ) from error
+    opened = ir.from_proto(inline_plugins(model))
+    widen(opened)
+    drop_idle_casts(opened.graph)
+    return bytes(ir.to_proto(opened).SerializeToString())
