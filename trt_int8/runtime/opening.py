@@ -82,7 +82,9 @@ def _start_on_cpu(
     with_openvino = options.runtime == "openvino" or (
         options.runtime == "auto" and optional.is_installed("openvino")
     )
-    return OpenVinoBackend(graph, cpu) if with_openvino else OnnxRuntimeBackend(graph, cpu)
+    if not with_openvino:
+        return OnnxRuntimeBackend(graph, cpu)
+    return OpenVinoBackend(graph, tuple(one.name for one in signature.outputs), cpu)
 
 
 def _fixed_shapes(signature: Signature) -> tuple[dict[str, Shape], ...]:

@@ -23,12 +23,13 @@ class OpenVinoBackend:
     answers with and without fixed shapes differ by as much as INT8 rounding does.
     """
 
-    def __init__(self, model: bytes, options: CpuOptions) -> None:
+    def __init__(self, model: bytes, outputs: tuple[str, ...], options: CpuOptions) -> None:
         """Compile.
 
         Args:
             model: an ONNX file without functions.
-            options: threads and workers.
+            outputs: names of its outputs.
+            options: threads, workers and shapes.
 
         Raises:
             MissingPackageError: OpenVINO is not installed.
@@ -49,7 +50,12 @@ class OpenVinoBackend:
         except RuntimeError as error:
             raise self._failed("cannot compile the model", error) from error
         self._inputs = tuple(port.any_name for port in self._models[0].inputs)
-        self._outputs = tuple(port.any_name for port in self._models[0].outputs)
+        # A port has the names of all nodes that were folded into it, so none is its own.
+        ports = [port.names for port in self._models[0].outputs]
+        self._outputs = {
+            name: next(index for index, names in enumerate(ports) if name in names)
+            for name in outputs
+        }
         # The key of the model for all shapes is empty.
         keys = [tuple(shapes[name] for name in self._inputs) for shapes in options.shapes] or [()]
         self._requests = [
@@ -90,16 +96,18 @@ class OpenVinoBackend:
             # The next request on this worker overwrites what is not copied.
             return {
                 name: request.get_output_tensor(index).data.copy()
-                for index, name in enumerate(self._outputs)
+                for name, index in self._outputs.items()
             }
         except RuntimeError as error:
             raise self._failed("cannot run the request", error) from error
 
     def _failed(self, what: str, error: RuntimeError) -> SessionError:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        reason = next((line for line in lines if not line.startswith("Exception from")), "")
+        # What went wrong stands below the places in its source where it was noticed.
+        told = [line for line in lines if not line.startswith(("Exception from", "Check 'false'"))]
+        reason = " ".join(told[:4]) or first_line(error)
         return SessionError(
-            f"{self.name} {what} ({reason or first_line(error)})",
+            f"{self.name} {what} ({reason})",
             wanted="operators and sizes it supports",
             todo="correct the request, or open the session with the other CPU runtime",
         )

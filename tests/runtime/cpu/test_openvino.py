@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx import numpy_helper
+
+from tests.support.tiny_int8 import WEIGHT, WEIGHT_SCALE, feeds, graph, wanted
+from trt_int8.errors import SessionError
+from trt_int8.runtime.cpu.graph import cpu_graph
+from trt_int8.runtime.cpu.onnxruntime import OnnxRuntimeBackend
+from trt_int8.runtime.cpu.openvino import OpenVinoBackend
+from trt_int8.runtime.cpu.options import CpuOptions
+
+pytest.importorskip("openvino", reason="the extra openvino is not installed")
+NAMES = ("tokens", "means")
+
+
+def model() -> bytes:
+    return cpu_graph(graph().SerializeToString())
+
+
+def precisions(backend: OpenVinoBackend, layer: str) -> list[str]:
+    """Type that each matmul of the compiled graph computes in."""
+    found = []
+    for node in backend.compiled_model.get_runtime_model().get_ops():
+        info = node.get_rt_info()
+        if layer in info["layerType"].astype(str):
+            found.append(info["runtimePrecision"].astype(str))
+    return found
+
+
+@pytest.mark.parametrize("shapes", [(), ({"input_ids": (4, 16), "attention_mask": (4, 16)},)])
+def test_the_matmul_runs_in_int8(shapes: tuple[dict[str, tuple[int, ...]], ...]) -> None:
+    backend = OpenVinoBackend(model(), NAMES, CpuOptions(1, 1, shapes))
+    assert precisions(backend, "FullyConnected") == ["i8"]
+    backend.close()
+
+
+def test_without_its_quantizers_it_does_not() -> None:
+    made = graph()
+    matmul = next(node for node in made.graph.node if node.op_type == "MatMul")
+    matmul.input[:] = ["rows", "float_weight"]
+    weight = (WEIGHT * WEIGHT_SCALE).astype(np.float16)
+    made.graph.initializer.append(numpy_helper.from_array(weight, "float_weight"))
+    backend = OpenVinoBackend(cpu_graph(made.SerializeToString()), NAMES, CpuOptions(1))
+    assert precisions(backend, "FullyConnected") == ["f32"]
+    backend.close()
+
+
+def test_each_fixed_shape_is_answered_by_its_own_model() -> None:
+    shapes = tuple(
+        {"input_ids": shape, "attention_mask": shape} for shape in ((1, 8), (2, 8), (2, 24))
+    )
+    backend = OpenVinoBackend(model(), NAMES, CpuOptions(1, 1, shapes))
+    for shape in ((2, 24), (1, 8), (2, 8)):
+        request = feeds(*shape)
+        outputs = backend.run(request)
+        for name in NAMES:
+            np.testing.assert_allclose(outputs[name], wanted(request)[name], rtol=1e-6, atol=1e-6)
+    backend.close()
+
+
+@pytest.mark.parametrize("kind", [OpenVinoBackend, OnnxRuntimeBackend])
+def test_a_model_that_it_cannot_load_is_an_error_that_says_so(kind: type) -> None:
+    made = graph()
+    made.graph.node[0].op_type = "NoSuchOperator"
+    names = (NAMES,) if kind is OpenVinoBackend else ()
+    with pytest.raises(SessionError, match="NoSuchOperator"):
+        kind(made.SerializeToString(), *names, CpuOptions(1))
+
+
+def test_a_request_that_it_cannot_run_is_an_error_and_the_next_one_runs() -> None:
+    backend = OnnxRuntimeBackend(model(), CpuOptions(1))
+    wrong = feeds(1, 4)
+    wrong["input_ids"][0, 0] = 10**6
+    with pytest.raises(SessionError, match="cannot run the request"):
+        backend.run(wrong)
+    request = feeds(2, 4)
+    np.testing.assert_allclose(backend.run(request)["means"], wanted(request)["means"], rtol=1e-6)
+    backend.close()
