@@ -20,7 +20,7 @@ from rich.console import Console
 from scipy.stats import spearmanr
 
 from trt_int8.calibrate.texts import Texts, batches_of_one_length, tokenize
-from trt_int8.engine.bundle import read_manifest
+from trt_int8.engine.manifest_reader import read_manifest
 from trt_int8.evaluate.compare import run
 from trt_int8.model.huggingface import load_text_model
 from trt_int8.model.source import resolve_source

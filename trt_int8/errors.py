@@ -80,6 +80,62 @@ class BundleError(TrtInt8Error):
     """The output folder cannot be written, is in use, or holds a damaged bundle."""
 
 
+class NoBundleError(BundleError):
+    """There is no folder, or one without a manifest."""
+
+
+class ManifestError(BundleError):
+    """The manifest is cut off, no JSON, or does not say what a manifest must say."""
+
+
+class ManifestFormatError(BundleError):
+    """The manifest is of a format that this version does not know, such as a newer one."""
+
+
+class UnsafePathError(BundleError):
+    """The manifest names a file outside its bundle, or a link leads out of it."""
+
+
+class MissingFileError(BundleError):
+    """A file that the manifest lists is not there, or is no file."""
+
+
+class UnreadableFileError(BundleError):
+    """A file of the bundle is there but cannot be read."""
+
+
+class ChangedFileError(BundleError):
+    """A file of the bundle is not the one that the manifest vouches for."""
+
+
+class TruncatedFileError(ChangedFileError):
+    """A file of the bundle is shorter than the manifest says."""
+
+
+class SwappedFileError(ChangedFileError):
+    """A file of the bundle has the content of another one."""
+
+
+class FlavourMissingError(BundleError):
+    """The TensorRT that built the bundle's engines is not installed, or cannot be loaded."""
+
+
+class EngineVersionError(BundleError):
+    """The installed TensorRT cannot load engines of the version that built the bundle."""
+
+
+class EngineTargetError(BundleError):
+    """The bundle has no engine for this card, or none of the precision asked for."""
+
+
+class PluginMissingError(BundleError):
+    """The engine calls a plugin that this version of the toolkit does not have."""
+
+
+class PluginLibraryError(BundleError):
+    """A plugin library is missing, not the one the engine was built with, or cannot be loaded."""
+
+
 class DeviceError(TrtInt8Error):
     """The device is unknown, missing, or cannot run what the bundle holds."""
 
@@ -90,6 +146,14 @@ class RequestError(TrtInt8Error):
 
 class SessionError(TrtInt8Error):
     """A session is closed, or what runs the model failed."""
+
+
+class RequestCancelledError(SessionError):
+    """A request was taken but not run, because the map it belongs to was cancelled."""
+
+
+class ScoreError(TrtInt8Error):
+    """Data to score cannot be read, results cannot be kept or continued, or a worker failed."""
 
 
 class MissingPackageError(TrtInt8Error):

@@ -11,18 +11,29 @@ from trt_int8.errors import MissingPackageError
 _EXTRA_OF = {
     "tensorrt": "tensorrt",
     "tensorrt_rtx": None,
+    "openvino": "openvino",
     "torch": None,
     "transformers": None,
     "pytorch_quantization": None,
     "ray": "ray",
+    "ray.data": "ray",
+    "pandas": "ray",
+    "pyarrow": "ray",
+    "pyarrow.parquet": "parquet",
     "nvidia.cuda_nvrtc": "plugins",
-    "cuda.bindings.driver": "plugins",
+    "cuda.bindings.driver": "gpu",
 }
 _USE_OF = {
     "tensorrt": "this flavour",
+    "openvino": "running bundles on a CPU with INT8 kernels",
     "ray": "--ray",
+    "ray.data": "--ray",
+    "pandas": "Ray Data",
+    "pyarrow": "Ray Data",
+    "pyarrow.parquet": "Parquet files",
+    "tokenizers": "reading texts",
     "nvidia.cuda_nvrtc": "compiling the CUDA kernels of --plugins",
-    "cuda.bindings.driver": "running plugins that are not compiled into the engine",
+    "cuda.bindings.driver": "running engines on a GPU",
 }
 
 

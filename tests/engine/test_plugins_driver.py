@@ -70,6 +70,6 @@ def test_an_error_of_any_call_is_named(name: str) -> None:
 def test_without_cuda_python_the_error_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(sys.modules, "cuda", None)
+    monkeypatch.setitem(sys.modules, "cuda.bindings.driver", None)
     with pytest.raises(MissingPackageError, match=r"cuda\.bindings\.driver.*pip install"):
         DriverLauncher().launch(KERNEL, PLANNED, POINTERS, 0)

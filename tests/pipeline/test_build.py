@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from tests.pipeline.conftest import Built, tiny_options
-from trt_int8.engine.bundle import read_manifest
+from trt_int8.engine.manifest_reader import read_manifest
 from trt_int8.errors import BundleError, GraphError, ShapeError, TargetError
 from trt_int8.pipeline import build
 from trt_int8.pipeline.build import run_build

@@ -65,6 +65,7 @@ class FakeTensorRT:
     LayerInformationFormat = SimpleNamespace(JSON="JSON")
     NetworkDefinitionCreationFlag = SimpleNamespace(EXPLICIT_BATCH=0, STRONGLY_TYPED=1)
     BuilderFlag = SimpleNamespace(FP16="FP16", INT8="INT8")
+    PreviewFeature = SimpleNamespace(PROFILE_SHARING_0806="SHARING")
     IInt8EntropyCalibrator2: Any = Calibrator
     IInt8MinMaxCalibrator: Any = Calibrator
 
@@ -171,6 +172,9 @@ class _Config:
 
     def set_flag(self, flag: str) -> None:
         self.trt.note("set_flag", flag)
+
+    def set_preview_feature(self, feature: str, *, enable: bool) -> None:
+        self.trt.note("set_preview_feature", feature, enable)
 
     def add_optimization_profile(self, profile: Any) -> int:
         self.trt.note("add_optimization_profile", profile)

@@ -14,8 +14,12 @@ from trt_int8 import __version__
 from trt_int8.cli.build import build
 from trt_int8.cli.calib import calib_app
 from trt_int8.cli.calibrate import calibrate
+from trt_int8.cli.check import check
+from trt_int8.cli.export_triton import export_triton
 from trt_int8.cli.inspect import inspect
 from trt_int8.cli.lint import lint
+from trt_int8.cli.run import run
+from trt_int8.cli.score import score
 from trt_int8.errors import CancelledError, TrtInt8Error, first_line
 
 _INTERRUPTED = CancelledError.exit_code
@@ -49,8 +53,12 @@ def _group(
 
 app.command()(build)
 app.command()(calibrate)
+app.command()(check)
+app.command()(export_triton)
 app.command()(inspect)
 app.command()(lint)
+app.command()(score)
+app.command()(run)
 app.add_typer(calib_app, name="calib")
 
 

@@ -8,7 +8,7 @@ checked against NVIDIA's own bindings (`tests/engine/test_tensorrt_contract.py`)
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -83,7 +83,7 @@ class Adapter:
             check_implicit(self.flavour, self._trt)
         log = _make_logger(self._trt)
         self._check_target(request.sm)
-        self._register_plugins(log, request.plugin_libraries)
+        register_libraries(self._trt, log, request.plugin_libraries)
         if request.uses_plugins:
             register_plugins(self._trt)
         with self._starting(log):
@@ -114,6 +114,9 @@ class Adapter:
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
         for flag in precision_flags(trt, strongly_typed=request.implicit is None):
             config.set_flag(flag)
+        if hasattr(trt.PreviewFeature, "PROFILE_SHARING_0806"):
+            # The runtime has several contexts per profile; from TensorRT 10 on every engine may.
+            config.set_preview_feature(trt.PreviewFeature.PROFILE_SHARING_0806, enable=True)
         if hasattr(config, "progress_monitor"):
             config.progress_monitor = _make_monitor(trt, sink)
         self._set_target(config, request.sm)
@@ -170,21 +173,6 @@ class Adapter:
                 todo="check nvidia-smi, or pass --flavour rtx to build without a GPU",
             ) from error
 
-    def _register_plugins(self, log: Any, libraries: tuple[str, ...]) -> None:
-        if hasattr(self._trt, "init_libnvinfer_plugins"):
-            self._trt.init_libnvinfer_plugins(log, "")
-        if not libraries:
-            return
-        registry = self._trt.get_plugin_registry()
-        for library in libraries:
-            if registry.load_library(library) is None:
-                raise EngineError(
-                    f"plugin library {library!r} cannot be loaded"
-                    f" ({log.reason() or 'no reason in the log'})",
-                    wanted="a shared library with TensorRT plugin creators",
-                    todo="build it against this TensorRT version, and check it with ldd",
-                )
-
     def _evidence(self, plan: Any, log: Any) -> str:
         if self.flavour is Flavour.RTX:
             return layers_block.extract(log.messages)
@@ -214,6 +202,30 @@ class Adapter:
             wanted="a network it supports on this target",
             todo=todo,
         )
+
+
+def register_libraries(trt: Any, log: Any, libraries: Iterable[str]) -> None:
+    """Make TensorRT's own plugins known, and those of shared libraries.
+
+    Args:
+        trt: the imported package.
+        log: its logger, with a method `reason` that tells the last errors.
+        libraries: their paths.
+
+    Raises:
+        EngineError: one cannot be loaded.
+    """
+    if hasattr(trt, "init_libnvinfer_plugins"):
+        trt.init_libnvinfer_plugins(log, "")
+    for library in libraries:
+        registry = trt.get_plugin_registry()
+        if registry.load_library(library) is None:
+            raise EngineError(
+                f"plugin library {library!r} cannot be loaded"
+                f" ({log.reason() or 'no reason in the log'})",
+                wanted="a shared library with TensorRT plugin creators",
+                todo="build it against this TensorRT version, and check it with ldd",
+            )
 
 
 def network_flags(trt: Any, *, strongly_typed: bool = True) -> int:

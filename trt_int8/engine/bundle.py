@@ -9,14 +9,14 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from trt_int8.errors import BundleError
-from trt_int8.spec.manifest import MANIFEST_NAME, FileEntry, Manifest
+from trt_int8.spec.manifest import MANIFEST_NAME, FileEntry
 
+# Where a bundle holds the plugin libraries that its engines were built with.
+PLUGIN_FOLDER = "plugins"
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
@@ -113,10 +113,15 @@ def _check_parent(out: Path) -> None:
 
 
 @contextlib.contextmanager
-def staging(out: Path) -> Iterator[Path]:
+def staging(out: Path, holds: Callable[..., bool] | None = None) -> Iterator[Path]:
     """A hidden folder beside `out` that becomes `out` when the block ends without an error.
 
     On any error, Ctrl-C included, it is removed and `out` stays as it was.
+
+    Args:
+        out: the place.
+        holds: called with `out` and `todo`, refuses what must not be replaced; by default
+            everything but a bundle.
 
     Raises:
         BundleError: the disk is full, or files that are not a bundle came into `out` meanwhile.
@@ -129,7 +134,7 @@ def staging(out: Path) -> Iterator[Path]:
         folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.partial-"))
         yield folder
         folder.chmod(0o755)
-        _move_into_place(folder, out)
+        _move_into_place(folder, out, holds or _holds_bundle)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise BundleError(
@@ -150,10 +155,10 @@ def _free_bytes(out: Path) -> int:
     return shutil.disk_usage(next(folder for folder in out.parents if folder.exists())).free
 
 
-def _move_into_place(folder: Path, out: Path) -> None:
+def _move_into_place(folder: Path, out: Path, holds: Callable[..., bool]) -> None:
     # What came during the build is not ours to delete.
     todo = "move them or choose another --out (they were kept; the new bundle was removed)"
-    _holds_bundle(out, todo=todo)
+    holds(out, todo=todo)
     if not out.exists():
         folder.rename(out)
         return
@@ -177,6 +182,13 @@ def _exchange(first: Path, second: Path) -> bool:
     return bool(code == 0)
 
 
+def copy_libraries(folder: Path, libraries: Iterable[Path]) -> None:
+    """Put plugin libraries into a bundle, so that what loads its engines finds them."""
+    for library in libraries:
+        (folder / PLUGIN_FOLDER).mkdir(exist_ok=True)
+        shutil.copyfile(library, folder / PLUGIN_FOLDER / library.name)
+
+
 def list_files(folder: Path) -> dict[str, FileEntry]:
     """Hash every file below `folder` but the manifest, by relative path, sorted."""
     return {
@@ -195,44 +207,3 @@ def file_sha256(path: Path) -> str:
         while chunk := stream.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def read_manifest(bundle: Path) -> Manifest:
-    """Read a bundle's manifest and check every file it lists.
-
-    Raises:
-        BundleError: there is no manifest, it is of another format, it does not list an engine, or
-            a file is missing or changed.
-    """
-    todo = "build the bundle again"
-    try:
-        manifest = Manifest.model_validate_json((bundle / MANIFEST_NAME).read_bytes())
-    except FileNotFoundError as error:
-        raise BundleError(
-            f"{str(bundle)!r} has no {MANIFEST_NAME}", wanted="a bundle", todo=todo
-        ) from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise BundleError(
-            f"the manifest of {str(bundle)!r} cannot be read ({error.error_count()} faults,"
-            f" first: {place} {first['msg']})",
-            wanted="one written by this version",
-            todo=todo,
-        ) from error
-    for engine in manifest.engines:
-        if engine.path not in manifest.files:
-            raise BundleError(
-                f"the manifest of {str(bundle)!r} has no sha256 of engine {engine.path!r}",
-                wanted="one for every engine",
-                todo=todo,
-            )
-    for name, entry in manifest.files.items():
-        file = bundle / name
-        if not file.is_file() or file_sha256(file) != entry.sha256:
-            raise BundleError(
-                f"file {name!r} of bundle {str(bundle)!r} is missing or changed",
-                wanted=f"sha256 {entry.sha256[:12]}…",
-                todo=todo,
-            )
-    return manifest

@@ -73,12 +73,17 @@ def read_plan(path: Path) -> PlanText:
     """
     with path.open("rb") as stream:
         header = stream.read(64)
-        version, sms = _read_header(header, path)
+        version, sms = read_header(header, path)
         with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return PlanText(version, sms, _operators(data))
 
 
-def _read_header(header: bytes, path: Path) -> tuple[tuple[int, int, int, int], tuple[int, ...]]:
+def read_header(header: bytes, path: Path) -> tuple[tuple[int, int, int, int], tuple[int, ...]]:
+    """Version and compute capabilities of a plan, from its first 64 bytes.
+
+    Raises:
+        CoverageError: it is no plan, or of a version whose form was never checked.
+    """
     todo = "build the engine again"
     if len(header) < 64 or header[:4] != b"vtrt" or header[28:32] != b"vtrt":
         raise CoverageError(f"{path.name!r} is not a plan", wanted="a TensorRT-RTX plan", todo=todo)

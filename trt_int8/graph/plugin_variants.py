@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
@@ -11,10 +9,7 @@ from onnx_ir.passes import common as passes
 from trt_int8.graph.plugin_nodes import plugin_calls
 from trt_int8.graph.plugins.outline import copy_node, sweep
 from trt_int8.graph.plugins.turns import join_turns, undo_adapters
-from trt_int8.plugins.signatures import NAMESPACE
-
-# The version that quick plugins of TensorRT register with.
-PLUGIN_VERSION: Final = "1"
+from trt_int8.plugins.signatures import NAMESPACE, PLUGIN_VERSION
 
 
 def inline_plugins(model: onnx.ModelProto) -> onnx.ModelProto:

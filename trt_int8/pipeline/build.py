@@ -12,6 +12,7 @@ from google.protobuf.message import EncodeError
 
 from trt_int8.engine.bundle import (
     check_destination,
+    copy_libraries,
     file_sha256,
     list_files,
     resolve_out,
@@ -35,6 +36,7 @@ from trt_int8.pipeline.plugins import choose_plugins, fuse_twin
 from trt_int8.pipeline.prepare import prepare
 from trt_int8.pipeline.profiles import choose_profiles, plan_notes
 from trt_int8.pipeline.progress import Reporter
+from trt_int8.pipeline.text import save_text
 from trt_int8.pipeline.verdict import judge
 from trt_int8.spec.accuracy import AccuracyReport
 from trt_int8.spec.build import Flavour
@@ -44,6 +46,7 @@ from trt_int8.spec.overflow import Overflow
 from trt_int8.spec.plugins import PluginEntry
 from trt_int8.spec.shapes import describe
 from trt_int8.spec.targets import check_rtx_targets, parse_targets
+from trt_int8.spec.text import TextSettings
 
 DEFAULT_TARGETS = "t4,a100"
 _RECORDED_PACKAGES = (
@@ -108,6 +111,7 @@ def run_build(options: BuildOptions, reporter: Reporter) -> BuildOutcome:
         fused = fuse_twin(int8, plugins, prepared, options, work)
         profiles = choose_profiles(prepared, options, fused.model if fused.uses_plugins else None)
         twins = _write_twins(prepared, found, fused.model, (folder, work), reporter)
+        text = save_text(source, options, twins.int8, profiles.profiles, reporter)
         job = EngineJob(
             folder=folder,
             work=work,
@@ -125,7 +129,7 @@ def run_build(options: BuildOptions, reporter: Reporter) -> BuildOutcome:
         built = replace(built, coverage=mark_left(built.coverage, prepared, options.recipe))
         accuracy = _measure(prepared, twins, reporter)
         notes = (*profiles.notes, *found.notes, *fused.notes)
-        decided = Decided(notes, found.overflow, fused.entries)
+        decided = Decided(notes, found.overflow, fused.entries, text)
         for note in decided.notes:
             reporter.note(note)
         manifest = _finish(folder, options, (source, prepared, built, accuracy, decided), job)
@@ -134,11 +138,12 @@ def run_build(options: BuildOptions, reporter: Reporter) -> BuildOutcome:
 
 @dataclass(frozen=True)
 class Decided:
-    """What the build decided by itself: sentences, tensors kept out of float16, and plugins."""
+    """What the build decided by itself: sentences, tensors kept out of float16, plugins, task."""
 
     notes: tuple[str, ...]
     overflow: tuple[Overflow, ...]
     plugins: tuple[PluginEntry, ...] = ()
+    text: TextSettings | None = None
 
 
 def _targets(options: BuildOptions, flavour: Flavour) -> tuple[int | None, ...]:
@@ -223,6 +228,7 @@ def _finish(
     if prepared.ranges is not None:
         (folder / "ranges.json").write_text(prepared.ranges.to_json(), encoding="utf-8")
     write_report(folder / "report.html", data)
+    copy_libraries(folder, options.plugin_libraries)
     _remove(job.work)
     manifest = Manifest(
         model=source.name,
@@ -241,6 +247,7 @@ def _finish(
         packages=_package_versions(),
         plugins=decided.plugins,
         plugin_libraries={p.name: file_sha256(p) for p in options.plugin_libraries},
+        text=decided.text,
         files=list_files(folder),
     )
     write_whole(folder / MANIFEST_NAME, manifest.to_json().encode())

@@ -7,13 +7,13 @@ from pathlib import Path
 from google.protobuf.message import DecodeError
 from pydantic import TypeAdapter, ValidationError
 
-from trt_int8.engine.bundle import read_manifest
 from trt_int8.engine.inspection import (
     inspect_confirmed,
     inspect_listing,
     inspect_plan,
     inspect_recorded,
 )
+from trt_int8.engine.manifest_reader import read_manifest
 from trt_int8.errors import BundleError, CoverageError, TrtInt8Error
 from trt_int8.model.onnx_weights import onnx_weights
 from trt_int8.spec.build import Flavour

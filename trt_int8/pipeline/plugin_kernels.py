@@ -10,7 +10,6 @@ import onnx
 from trt_int8.errors import MissingPackageError, PluginError
 from trt_int8.graph.plugin_nodes import plugin_calls
 from trt_int8.model.onnx_shapes import infer_fixed_dims, infer_types
-from trt_int8.plugins import attention, gelu, layernorm
 from trt_int8.plugins.calls import PluginCall
 from trt_int8.plugins.compile import compile_ptx
 from trt_int8.plugins.kernel import KERNEL_SMS, KernelVariant
@@ -18,11 +17,6 @@ from trt_int8.plugins.plans import plan_call
 from trt_int8.plugins.signatures import Kind, PluginSignature
 from trt_int8.spec.plugins import PluginVariant
 
-_SOURCES = {
-    "attention": attention.SOURCE,
-    "layernorm": layernorm.SOURCE,
-    "gelu": gelu.SOURCE,
-}
 _KINDS: dict[int, Kind] = {
     onnx.TensorProto.INT8: "int8",
     onnx.TensorProto.FLOAT16: "float16",
@@ -30,11 +24,6 @@ _KINDS: dict[int, Kind] = {
     onnx.TensorProto.INT32: "int32",
 }
 _ANY = 2
-
-
-def source_of(signature: PluginSignature) -> str:
-    """The CUDA source of a plugin."""
-    return _SOURCES[signature.family]
 
 
 def compiled_variants(

@@ -15,14 +15,15 @@ from trt_int8.engine.flavour import MODULE_OF
 from trt_int8.engine.plugins import check_support
 from trt_int8.errors import PluginError
 from trt_int8.graph.plugin_nodes import FusedGraph, fuse_plugins
-from trt_int8.graph.plugin_variants import PLUGIN_VERSION, inline_plugins, strip_bodies
+from trt_int8.graph.plugin_variants import inline_plugins, strip_bodies
 from trt_int8.model.inputs import graph_inputs
 from trt_int8.pipeline.data import PreparedModel
 from trt_int8.pipeline.options import BuildOptions
-from trt_int8.pipeline.plugin_kernels import compiled_variants, source_of
+from trt_int8.pipeline.plugin_kernels import compiled_variants
 from trt_int8.pipeline.profiles import guard_of
 from trt_int8.plugins.compile import source_sha256
-from trt_int8.plugins.signatures import signature_named
+from trt_int8.plugins.signatures import PLUGIN_VERSION, signature_named
+from trt_int8.plugins.sources import source_of
 from trt_int8.spec.build import Flavour
 from trt_int8.spec.plugins import AUTO, PluginEntry, PluginFamily, named_families
 from trt_int8.spec.rules import PlacementNote

@@ -21,6 +21,8 @@ from typing import Final, Literal
 from trt_int8.errors import PluginError
 
 NAMESPACE: Final = "trt_int8"
+# The version that quick plugins of TensorRT register with.
+PLUGIN_VERSION: Final = "1"
 
 Family = Literal["attention", "layernorm", "gelu"]
 Kind = Literal["int8", "float16", "float32", "int32"]

@@ -9,6 +9,8 @@ from trt_int8.spec.base import Frozen
 Task = Literal[
     "embedding", "classification", "token-classification", "question-answering", "features"
 ]
+Problem = Literal["single_label", "multi_label", "regression"]
+Side = Literal["left", "right"]
 TOKENIZER_FOLDER = "tokenizer"
 
 
@@ -22,13 +24,15 @@ class TextSettings(Frozen):
         pad_token_id: value of `input_ids` where there is no token.
         pad_token_type_id: value of `token_type_ids` there.
         padding_side: where tokens are added to reach the length of a batch.
+        truncation_side: where tokens are left out of a text that is too long.
         max_tokens: longest text in tokens, special ones included; None if unlimited.
     """
 
     task: Task
     labels: tuple[str, ...] = ()
-    problem: Literal["single_label", "multi_label", "regression"] = "single_label"
+    problem: Problem = "single_label"
     pad_token_id: int = 0
     pad_token_type_id: int = 0
-    padding_side: Literal["left", "right"] = "right"
+    padding_side: Side = "right"
+    truncation_side: Side = "right"
     max_tokens: int | None = None

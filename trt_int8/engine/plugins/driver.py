@@ -6,12 +6,10 @@ import ctypes
 from dataclasses import dataclass
 from typing import Any
 
-from trt_int8 import optional
+from trt_int8.engine.cuda import CudaDriver
 from trt_int8.errors import PluginError
 from trt_int8.plugins.calls import PlannedKernel
 from trt_int8.plugins.compile import CompiledKernel
-
-_DRIVER = "cuda.bindings.driver"
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class DriverLauncher:
 
     def __init__(self, driver: Any = None) -> None:
         """Take another driver module in tests."""
-        self._driver = driver
+        self._cuda = CudaDriver(_failed, driver)
         self._functions: dict[tuple[int, str, str], Any] = {}
 
     def launch(
@@ -57,27 +55,16 @@ class DriverLauncher:
         addresses = (ctypes.c_void_p * len(values))(*map(ctypes.addressof, values))
         function = self._function(kernel)
         shape = (*planned.grid, planned.block, 1, 1, planned.shared_bytes)
-        self._call("cuLaunchKernel", function, *shape, stream, ctypes.addressof(addresses), 0)
+        self._cuda.call("cuLaunchKernel", function, *shape, stream, ctypes.addressof(addresses), 0)
 
     def _function(self, kernel: CompiledKernel) -> Any:
-        context = int(self._call("cuCtxGetCurrent"))
+        context = int(self._cuda.call("cuCtxGetCurrent"))
         key = (context, kernel.sha256, kernel.entry)
         if key not in self._functions:
-            module = self._call("cuModuleLoadData", kernel.ptx.encode() + b"\0")
-            self._functions[key] = self._call("cuModuleGetFunction", module, kernel.entry.encode())
+            module = self._cuda.call("cuModuleLoadData", kernel.ptx.encode() + b"\0")
+            entry = kernel.entry.encode()
+            self._functions[key] = self._cuda.call("cuModuleGetFunction", module, entry)
         return self._functions[key]
-
-    def _call(self, name: str, *arguments: Any) -> Any:
-        """One call of the driver; its first result after the error code, or None."""
-        if self._driver is None:
-            self._driver = optional.load(_DRIVER)
-        try:
-            code, *results = getattr(self._driver, name)(*arguments)
-        except RuntimeError as error:  # there is no driver library at all
-            raise _failed(name, str(error)) from error
-        if int(code) != 0:
-            raise _failed(name, str(getattr(code, "name", code)))
-        return results[0] if results else None
 
 
 def _failed(call: str, reason: str) -> PluginError:
