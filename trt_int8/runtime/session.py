@@ -19,13 +19,7 @@ from trt_int8.runtime.mapping import MapOptions, MapRun, Order, map_requests
 from trt_int8.runtime.opening import Asked, Loaded, load_bundle
 from trt_int8.runtime.options import SessionOptions
 from trt_int8.runtime.packing import batch_sizes
-from trt_int8.runtime.padding import (
-    Side,
-    check_feeds,
-    cut_outputs,
-    pad_request,
-    token_count,
-)
+from trt_int8.runtime.padding import FeedChecker, Side, cut_outputs, pad_request, token_count
 from trt_int8.runtime.tensors import Signature, TensorInfo
 from trt_int8.runtime.warm import default_shapes, example_feeds
 from trt_int8.spec.build import Precision
@@ -53,6 +47,8 @@ class Session:
         self._buckets = buckets_of(loaded.signature)
         self._sizes = batch_sizes(loaded.signature)
         self._taken = any_batch(loaded.signature)
+        self._checker = FeedChecker(self._taken, allow_device=loaded.device.kind == "cuda")
+        self._pads = can_pad(loaded.signature)
 
     @classmethod
     def open(
@@ -266,11 +262,10 @@ class Session:
         self._backend.close()
 
     def _prepare(self, feeds: Feeds) -> tuple[list[Piece], int]:
-        on_gpu = self._device.kind == "cuda"
-        checked = check_feeds(feeds, self._taken, allow_device=on_gpu)
+        checked = self._checker.check(feeds)
         tokens = token_count(checked, self._signature)
         length = tokens
-        if self._buckets is not None and can_pad(self._signature):
+        if self._buckets is not None and self._pads:
             length = self._buckets.bucket(tokens)
             checked = pad_request(checked, self._signature, self.pad_values, length, self.pad_side)
         return list(cut_rows(checked, length or 1, self._sizes)), tokens
