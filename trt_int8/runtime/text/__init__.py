@@ -1,0 +1,1 @@
+"""Texts in, embeddings, labels, tags or answers out: a tokenizer in front of a session."""
