@@ -7,7 +7,6 @@ same number of threads per shard (which is set here).
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -15,13 +14,12 @@ import torch
 
 from trt_int8 import __version__, optional
 from trt_int8.calibrate.collector import NumberedBatches, Statistics, merge_statistics
+from trt_int8.calibrate.ray_cluster import LOCAL, connect, lost
 from trt_int8.calibrate.statistics import Needs
-from trt_int8.errors import CalibrationError, TrtInt8Error, first_line
+from trt_int8.errors import CalibrationError, TrtInt8Error
 
-LOCAL = "local"
 # Shards per worker: enough for a slow machine to get fewer, and for progress to be seen.
 _SHARDS_PER_WORKER = 4
-_ANSWER_SECONDS = 10.0
 
 
 class Source(Protocol):
@@ -60,7 +58,7 @@ def collect_with_ray(
         RangeError: a tensor holds NaN or infinity.
     """
     ray = optional.load("ray")
-    _connect(ray, address)
+    connect(ray, address, CalibrationError)
     try:
         threads = torch.get_num_threads()
         workers = max(1, int(ray.cluster_resources().get("CPU", 1)) // threads)
@@ -112,31 +110,6 @@ def collect_shard(
         torch.set_num_threads(before)
 
 
-def _connect(ray: Any, address: str) -> None:
-    # CRITICAL: an error of ours is raised once, so Ray need not log those of the other shards.
-    options = {"log_to_driver": False, "logging_level": "CRITICAL", "ignore_reinit_error": True}
-    try:
-        if address == LOCAL:
-            # Named, for without an address Ray joins whatever runs on this machine.
-            ray.init(address=LOCAL, include_dashboard=False, **options)
-        else:
-            _knock(address)
-            ray.init(address=address, **options)
-    except Exception as error:  # Ray raises ConnectionError, ValueError, RuntimeError and others
-        raise CalibrationError(
-            f"no Ray cluster at {address!r} ({first_line(error)})",
-            wanted="a running cluster, or --ray local",
-            todo="start one with `ray start --head`, or leave --ray out",
-        ) from error
-
-
-def _knock(address: str) -> None:
-    """Ray itself tries for more than ten minutes to reach a machine that does not answer."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if colon and port.isdigit():
-        socket.create_connection((host, int(port)), _ANSWER_SECONDS).close()
-
-
 def _cores(ray: Any) -> int:
     return max(int(node["Resources"].get("CPU", 1)) for node in ray.nodes() if node["Alive"])
 
@@ -147,16 +120,7 @@ def _result(ray: Any, reference: Any) -> Statistics:
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, TrtInt8Error):
             raise error.cause from error
-        raise _lost(error) from error
+        raise lost(error, CalibrationError) from error
     except ray.exceptions.RayError as error:
-        raise _lost(error) from error
+        raise lost(error, CalibrationError) from error
     return found
-
-
-def _lost(error: Exception) -> CalibrationError:
-    last = str(error).strip().splitlines()[-1:]
-    return CalibrationError(
-        f"a Ray worker failed ({last[0].strip() if last else type(error).__name__})",
-        wanted="workers with the same packages and enough memory",
-        todo="look at the cluster's logs, or leave --ray out",
-    )
