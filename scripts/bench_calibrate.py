@@ -5,7 +5,8 @@
 Pairs run alternately in one process; the ratio is that of their median times. The compiled loops
 (extra `fast`) are made ready before, and the time of that told apart; sentences are calibrated
 without them too. Memory is measured in a process of its own per number of texts: how far its peak
-lies over what it held before.
+lies over what it held before. What the process grows by, once, to load the loops (Numba and LLVM)
+is told apart too.
 """
 
 from __future__ import annotations
@@ -29,9 +30,8 @@ from rich.console import Console
 from rich.table import Table
 
 from scripts.bench_entropy import measure_entropy
-from trt_int8.calibrate import readers
+from trt_int8.calibrate import loops
 from trt_int8.calibrate.estimate.choose import needs_of
-from trt_int8.calibrate.loops import compiled
 from trt_int8.calibrate.statistics import Needs, statistics_of
 from trt_int8.calibrate.texts import builtin_texts, read_texts
 from trt_int8.calibrate.values import Values
@@ -76,6 +76,7 @@ def main() -> None:
         "threads": torch.get_num_threads(),
         "loops_ready_s": ready,
         "time": times,
+        "loops_ready_mb": max(found.pop("loops_ready") for found in memory.values()),
         "memory_growth_mb": memory,
     }
     if not options.skip_entropy:
@@ -123,7 +124,7 @@ def _times(texts: int, repeats: int) -> dict[str, Any]:
     for kind, bench in kinds.items():
         runs: dict[str, Callable[[], None]] = {"plain": bench.plain}
         runs |= {method: partial(bench.calibrate, method) for method in METHODS}
-        both = kind == "sentences" and compiled() is not None
+        both = kind == "sentences" and loops.compiled() is not None
         if both:
             runs |= {f"{m} slow": partial(_without_loops, runs[m]) for m in METHODS}
         median = {k: statistics.median(v) for k, v in _alternately(runs, repeats).items()}
@@ -142,7 +143,7 @@ def _times(texts: int, repeats: int) -> dict[str, Any]:
 def _ready_seconds() -> float | None:
     """Time to load the compiled loops, or to compile them; None without Numba."""
     start = time.perf_counter()
-    if compiled() is None:
+    if loops.compiled() is None:
         return None
     tiny = Values(torch.ones(2, 2))
     statistics_of("tiny", tiny, Needs(histogram=True, rows=True), 0)
@@ -150,7 +151,7 @@ def _ready_seconds() -> float | None:
 
 
 def _without_loops(run: Callable[[], None]) -> None:
-    with mock.patch.object(readers, "compiled", return_value=None):
+    with mock.patch.object(loops, "compiled", return_value=None):
         run()
 
 
@@ -186,16 +187,17 @@ def long_texts(count: int) -> list[str]:
 
 
 def _memory_of(texts: int) -> dict[str, float]:
-    """Growth of this process's memory in MB at its peak: plain passes, then calibration."""
+    """Growth of this process's memory in MB at its peak: loops, plain passes, calibration."""
     bench = Bench(sentences(2 * texts), texts)
     bench.plain()
     return {
+        "loops_ready": _growth(_ready_seconds),
         "plain": _growth(bench.plain),
         "output": _growth(partial(bench.calibrate, "output")),
     }
 
 
-def _growth(run: Callable[[], None]) -> float:
+def _growth(run: Callable[[], object]) -> float:
     """Peak resident memory during the call over that before it; Linux only (man 5 proc)."""
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     before = _status("VmRSS")
@@ -229,6 +231,7 @@ def _print(result: dict[str, Any]) -> None:
     console = Console()
     console.print(table)
     console.print(f"peak memory growth in MB by number of texts: {result['memory_growth_mb']}")
+    console.print(f"loading the compiled loops, once: {result['loops_ready_mb']} MB")
     if "entropy" in result:
         summary = {k: v for k, v in result["entropy"].items() if not isinstance(v, list)}
         console.print(f"entropy search against pytorch-quantization: {summary}")

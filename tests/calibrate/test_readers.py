@@ -13,23 +13,22 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.support.collected import EVERYTHING
-from trt_int8.calibrate import readers
+from trt_int8.calibrate import loops
 from trt_int8.calibrate.histogram import BINS, MIN_EXPONENT, Histogram
-from trt_int8.calibrate.loops import compiled
 from trt_int8.calibrate.readers import LoopsReader, OperationsReader, Reader, reader_of
 from trt_int8.calibrate.row_sample import ROWS, RowSample
 from trt_int8.calibrate.statistics import TensorStatistics, statistics_of
 from trt_int8.calibrate.values import Values
 
-needs_numba = pytest.mark.skipif(compiled() is None, reason="needs the extra [fast]")
+needs_numba = pytest.mark.skipif(loops.compiled() is None, reason="needs the extra [fast]")
 LAYOUTS = st.sampled_from(["whole rows", "transposed", "part of wider rows"])
 ReaderOf = Callable[[Values], Reader]
 
 
 def by_loops(values: Values) -> Reader:
-    loops = compiled()
-    assert loops is not None
-    return LoopsReader(values, loops)
+    ready = loops.compiled()
+    assert ready is not None
+    return LoopsReader(values, ready)
 
 
 READERS = [
@@ -226,14 +225,14 @@ def test_reading_leaves_the_tensor_alone(reader: ReaderOf) -> None:
 
 @needs_numba
 def test_tables_of_64_bits_count_like_those_of_32() -> None:
-    loops = compiled()
-    assert loops is not None
+    ready = loops.compiled()
+    assert ready is not None
     flat = np.random.default_rng(0).standard_normal(55 * 7).astype(np.float32)
     starts, nothing = np.arange(0, 55 * 7, 7), np.empty(0, np.int64)
     tables = [np.zeros((2, 2 * BINS), kind) for kind in (np.int32, np.int64)]
     for counts in tables:
         mask = np.empty((0, 7), np.bool_)
-        loops.count_bins(flat, starts, nothing, mask, np.float32(256), counts)
+        ready.count_bins(flat, starts, nothing, mask, np.float32(256), counts)
     assert np.array_equal(tables[0], tables[1])
     assert tables[0].sum() == 55 * 7
 
@@ -244,7 +243,7 @@ def test_loops_read_where_they_are_installed() -> None:
 
 
 def test_operations_read_where_loops_are_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readers, "compiled", lambda: None)
+    monkeypatch.setattr(loops, "compiled", lambda: None)
     assert isinstance(reader_of(Values(torch.ones(2, 3))), OperationsReader)
 
 
@@ -274,7 +273,7 @@ def test_a_run_by_loops_gives_the_statistics_of_one_by_operations(seed: int, bat
         parts.append(Case(table, places, None, None, "whole rows"))
     by_loop = collect(parts)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(readers, "compiled", lambda: None)
+        patch.setattr(loops, "compiled", lambda: None)
         by_operation = collect(parts)
     for one, other in [(by_loop, by_operation)]:
         assert (one.count, one.batches) == (other.count, other.batches)
@@ -292,11 +291,11 @@ def test_a_run_by_loops_gives_the_statistics_of_one_by_operations(seed: int, bat
 @needs_numba
 @pytest.mark.parametrize("beyond", [1e30, -1e30, math.nan, math.inf, 8.0, -8.0])
 def test_nothing_is_written_beside_the_tables_whatever_the_values(beyond: float) -> None:
-    loops = compiled()
-    assert loops is not None
+    ready = loops.compiled()
+    assert ready is not None
     memory = np.zeros((4, 2 * BINS), np.int32)
     flat, starts = np.full(11, beyond, np.float32), np.zeros(1, np.int64)
     where = flat, starts, np.empty(0, np.int64), np.empty((0, 11), np.bool_)
-    loops.count_bins(*where, np.float32(1024), memory[1:3])
+    ready.count_bins(*where, np.float32(1024), memory[1:3])
     assert memory[1:3].sum() == memory[1:3, -1].sum() == 11
     assert not memory[[0, 3]].any()

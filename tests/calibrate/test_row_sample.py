@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 from collections import Counter
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from trt_int8.calibrate import row_sample
+from trt_int8.calibrate import loops, row_sample
 from trt_int8.calibrate.row_sample import ROWS, RowSample, sample_rows
 
 Rows = NDArray[np.float32]
@@ -166,18 +167,81 @@ def test_dropped_rows_do_not_pile_up() -> None:
     merged = sample(normal(300, 5, 0))
     for seed in range(1, 40):
         merged = merged.merge(sample(normal(300, 5, seed)))
-        assert sum(map(len, merged.parts)) <= 2 * ROWS
+        assert len(merged.store.rows) <= 2 * ROWS
     whole = np.concatenate([normal(300, 5, seed) for seed in range(40)])
     assert same(merged, sample(whole))
 
 
-def test_parts_do_not_pile_up_either() -> None:
+def test_a_sample_that_goes_on_stays_in_its_memory() -> None:
     rows = normal(100, 3)
-    merged = sample(rows[:1])
-    for row in rows[1:]:
+    merged = sample(rows[:1]).merge(sample(rows[1:2]))
+    store = merged.store
+    for row in rows[2:]:
         merged = merged.merge(sample(row[None]))
-    assert len(merged.parts) <= 17
+    assert merged.store is store
     assert same(merged, sample(rows))
+
+
+@settings(max_examples=40)
+@given(st.data())
+def test_no_merge_changes_a_sample_that_is_still_in_use(data: st.DataObject) -> None:
+    """Samples share memory: merge any two of those at hand, and forget some, in any order."""
+    random = np.random.default_rng(data.draw(st.integers(0, 10**6)))
+    alive: list[tuple[RowSample, Rows]] = []
+    for _ in range(data.draw(st.integers(1, 12))):
+        rows = normal(
+            int(random.integers(1, 400)), int(random.integers(3, 5)), int(random.integers(9))
+        )
+        made = sample(rows)
+        if alive and random.random() < 0.8:
+            base, of = alive[random.integers(len(alive))]
+            made, rows = base.merge(made), stacked(of, rows)
+            del base
+        if alive and random.random() < 0.5:
+            del alive[random.integers(len(alive))]
+        alive.append((made, rows))
+        for each, of in alive:
+            assert same(each, sample(of))
+
+
+def stacked(one: Rows, other: Rows) -> Rows:
+    """Both, the narrower with zeros at its ends."""
+    width = max(one.shape[1], other.shape[1])
+    return np.concatenate([np.pad(x, ((0, 0), (0, width - x.shape[1]))) for x in (one, other)])
+
+
+def test_to_another_process_goes_nothing_but_the_rows_of_the_sample() -> None:
+    rows = normal(300, 50)
+    merged = sample(rows[:200]).merge(sample(rows[200:]))
+    sent = pickle.dumps(merged)
+    assert len(sent) < 1.1 * (merged.rows.nbytes + merged.keys.nbytes + merged.repeats.nbytes)
+    assert same(pickle.loads(sent), merged)
+    more = sample(normal(300, 50, 1))
+    assert same(pickle.loads(sent).merge(more), merged.merge(more))
+
+
+@given(st.integers(0, 10**6), st.integers(0, ROWS), st.integers(0, 700))
+def test_keys_are_put_in_like_by_sorting_them_all(seed: int, present: int, added: int) -> None:
+    random = np.random.default_rng(seed)
+    spread = int(random.integers(1, 2_000))
+    known = np.sort(random.choice(4_000, present, replace=False)) - 2_000
+    keys = random.integers(-spread, spread, added)
+    repeats, places = random.integers(1, 9, (2, added))
+    total: Counter[int] = Counter()
+    first: dict[int, int] = {}
+    for place, key in enumerate(known.tolist()):
+        total[key], first[key] = place + 1, place
+    for key, count, place in zip(keys.tolist(), repeats.tolist(), places.tolist(), strict=True):
+        total[key] += count
+        first.setdefault(key, place)
+    wanted = [(key, total[key], first[key]) for key in sorted(total)[:ROWS]]
+    for ready in (loops.compiled(), None):
+        table = np.empty((3, ROWS), np.int64)
+        table[:, :present] = known, np.arange(1, present + 1), np.arange(present)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(loops, "compiled", lambda ready=ready: ready)
+            count = row_sample.insert_keys(table, present, (keys, repeats, places))
+        assert list(map(tuple, table[:, :count].T.tolist())) == wanted
 
 
 def test_a_sample_keeps_nothing_of_the_tensor_it_was_taken_from() -> None:

@@ -35,11 +35,13 @@ _Function = TypeVar("_Function", bound=Callable[..., object])
 
 @dataclass(frozen=True)
 class Loops:
-    """The three loops, compiled: see the functions of the same names."""
+    """The loops, compiled: see the functions of the same names."""
 
     column_extremes: Callable[..., tuple[float, float]]
     count_bins: Callable[..., None]
     row_keys: Callable[..., int]
+    insert_keys: Callable[..., int]
+    copy_rows: Callable[..., None]
 
 
 @lru_cache(maxsize=1)
@@ -64,7 +66,13 @@ def compiled() -> Loops | None:
         except RuntimeError:  # no folder that it may write to
             return numba.njit(function)  # type: ignore[no-any-return]
 
-    return Loops(compile_one(column_extremes), compile_one(count_bins), compile_one(row_keys))
+    return Loops(
+        compile_one(column_extremes),
+        compile_one(count_bins),
+        compile_one(row_keys),
+        compile_one(insert_keys),
+        compile_one(copy_rows),
+    )
 
 
 # Below, slices and counters from 0 (an index that may be negative costs a test), selections in
@@ -209,3 +217,64 @@ def row_keys(
             else:
                 break
     return count
+
+
+def insert_keys(table: Places, count: int, keys: Places, repeats: Places, places: Places) -> int:
+    """Put keys into a table, as the function of this name in `row_sample` tells.
+
+    Args:
+        table: int64 [3, R] to change: keys, ascending, repeats and places.
+        count: how many of its columns are in use.
+        keys: int64 [K], in any order.
+        repeats: int64 [K].
+        places: int64 [K].
+
+    Returns:
+        How many columns are in use then.
+    """
+    room = table.shape[1]
+    for number in range(keys.size):
+        key = keys[number]
+        low, high = 0, count
+        while low < high:
+            middle = (low + high) >> 1
+            if table[0, middle] < key:
+                low = middle + 1
+            else:
+                high = middle
+        if low == room:  # it is full of smaller ones
+            continue
+        if low < count and table[0, low] == key:
+            table[1, low] += repeats[number]
+            continue
+        count = min(count + 1, room)  # the largest drops out if there is no room
+        for at in range(count - 1, low, -1):
+            for line in range(3):
+                table[line, at] = table[line, at - 1]
+        table[0, low], table[1, low], table[2, low] = key, repeats[number], places[number]
+    return count
+
+
+def copy_rows(
+    flat: Floats, starts: Places, owners: Places, real: Mask, numbers: Places, rows: Floats
+) -> None:
+    """Copy rows, with zeros for what does not count in them.
+
+    Args:
+        flat: as above.
+        starts: as above.
+        owners: as above.
+        real: as above.
+        numbers: int64 [K], which rows.
+        rows: float32 [K, C] to write to.
+    """
+    columns = rows.shape[1]
+    for number in range(numbers.size):
+        row = numbers[number]
+        line = flat[starts[row] : starts[row] + columns]
+        if owners.size:
+            mask = real[owners[row]]
+            for c in range(columns):
+                rows[number, c] = line[c] if mask[c] else np.float32(0)
+        else:
+            rows[number] = line

@@ -14,11 +14,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from trt_int8.calibrate import loops
 from trt_int8.calibrate.histogram import BINS, Histogram, exponent_for, histogram_of
-from trt_int8.calibrate.loops import Loops, compiled
+from trt_int8.calibrate.loops import Loops
 from trt_int8.calibrate.row_sample import (
     ROWS,
     RowSample,
+    RowStore,
     coarse_bound,
     coarse_columns,
     key_factors,
@@ -59,8 +61,8 @@ class Reader(Protocol):
 
 def reader_of(values: Values) -> Reader:
     """The loops where they can be had and the tensor is in main memory, else operations."""
-    loops = compiled() if values.table.device.type == "cpu" else None
-    return OperationsReader(values) if loops is None else LoopsReader(values, loops)
+    ready = loops.compiled() if values.table.device.type == "cpu" else None
+    return OperationsReader(values) if ready is None else LoopsReader(values, ready)
 
 
 class OperationsReader:
@@ -97,9 +99,9 @@ class OperationsReader:
 class LoopsReader:
     """Reads by compiled loops, in main memory."""
 
-    def __init__(self, values: Values, loops: Loops) -> None:
+    def __init__(self, values: Values, ready: Loops) -> None:
         """Read these values."""
-        self._values, self._loops = values, loops
+        self._values, self._loops = values, ready
         self._columns = values.shape[1]
 
     def extremes(self) -> Extremes:
@@ -122,11 +124,20 @@ class LoopsReader:
         flat, starts, owners, real = self._where
         chosen = key_factors(self._columns), coarse_columns(self._columns), coarse_bound(bound)
         numbers, keys = np.empty((2, starts.size), dtype=np.int64)
-        words = flat.view(np.int32)
-        count = self._loops.row_keys(words, starts, owners, real, chosen, (numbers, keys))
-        found, first, repeats = np.unique(keys[:count], return_index=True, return_counts=True)
-        taken = self._values.take(torch.from_numpy(numbers[first[:ROWS]])).numpy()
-        return RowSample.of(found, repeats, taken)
+        words, where = flat.view(np.int32), (starts, owners, real)
+        count = self._loops.row_keys(words, *where, chosen, (numbers, keys))
+        table, once = np.empty((3, ROWS), dtype=np.int64), np.ones(count, dtype=np.int64)
+        kept = self._loops.insert_keys(table, 0, keys[:count], once, numbers[:count])
+        table = table[:, :kept]
+        # The first rows of a tensor stay where they are; others are copied to those.
+        store = (
+            RowStore.with_room(self._columns)
+            if bound is None
+            else RowStore(np.empty((kept, self._columns), np.float32))
+        )
+        self._loops.copy_rows(flat, *where, table[2], store.rows[:kept])
+        table[2] = np.arange(kept)
+        return RowSample(table, store)
 
     @cached_property
     def _where(self) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64], _Mask]:

@@ -3,21 +3,72 @@
 from __future__ import annotations
 
 import mmap
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
+from weakref import WeakSet
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trt_int8.calibrate.loops import SPREAD
+from trt_int8.calibrate import loops
 
 ROWS = 256
 _COARSE = 16
-# Rows held in memory, the dropped ones included, and their parts, before they are put together.
-_HELD = 2 * ROWS
-_PARTS = 16
+# What a store has room for: two samples.
+_ROOM = 2 * ROWS
+
+Numbers = NDArray[np.int64]
+Rows = NDArray[np.float32]
+
+
+class RowStore:
+    """Memory with the rows of samples, which they share. Not for several threads at once.
+
+    Attributes:
+        rows: float32 [P, C]; those that were never written are zeros.
+        users: the samples whose rows are in it.
+    """
+
+    def __init__(self, rows: Rows) -> None:
+        """Take over the memory."""
+        self.rows = rows
+        self.users: WeakSet[RowSample] = WeakSet()
+
+    @classmethod
+    def with_room(cls, columns: int) -> RowStore:
+        """Room for two samples, in pages of its own, which are real memory once they are written.
+
+        In the heap, between what a model allocates and frees, rows that stay from batch to batch
+        break its free memory into pieces too small for the next batch, so that the process grows
+        by each.
+        """
+        size = _ROOM * columns * np.dtype(np.float32).itemsize
+        return cls(np.frombuffer(_pages(size), np.float32).reshape(_ROOM, columns))
+
+    def free_for(self, rows: Rows, kept: Numbers) -> Numbers | None:
+        """Places to write these rows to, int64 [K]; None if they do not fit.
+
+        Args:
+            rows: float32 [K, C].
+            kept: int64 [R], the places of rows that must stay.
+        """
+        free = np.ones(len(self.rows), dtype=np.bool_)
+        free[kept] = False
+        places: Numbers = np.flatnonzero(free)[: len(rows)]
+        fits = places.size == len(rows) and rows.shape[1] <= self.rows.shape[1]
+        return places if fits else None
+
+    def write(self, rows: Rows, places: Numbers) -> None:
+        """Write rows, with zeros at the ends of shorter ones."""
+        columns = rows.shape[1]
+        if columns < self.rows.shape[1]:
+            self.rows[places, columns:] = 0
+            self.rows[places, :columns] = rows
+        else:
+            self.rows[places] = rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,59 +82,91 @@ class RowSample:
     row do not change its hash; shorter rows are filled up with zeros.
 
     Attributes:
-        keys: int64 [R], ascending; R <= ROWS.
-        repeats: int64 [R].
-        parts: float32 [P, C] each, the rows of the samples it was merged from; some may be dropped.
-        places: int64 [R], where each row is in all parts put together.
+        table: int64 [3, R], R <= ROWS: keys, ascending; repeats; places of the rows in the store.
+        store: the rows, and others that were dropped or are of other samples.
     """
 
-    keys: NDArray[np.int64]
-    repeats: NDArray[np.int64]
-    parts: tuple[NDArray[np.float32], ...]
-    places: NDArray[np.int64]
+    table: Numbers
+    store: RowStore
+
+    def __post_init__(self) -> None:
+        """Make known to the store that its rows are in use."""
+        self.store.users.add(self)
 
     @classmethod
-    def of(
-        cls, keys: NDArray[np.int64], repeats: NDArray[np.int64], rows: NDArray[np.float32]
-    ) -> RowSample:
+    def of(cls, keys: Numbers, repeats: Numbers, rows: Rows) -> RowSample:
         """That of distinct keys, ascending; `rows` are those of the first `ROWS` of them."""
-        counts = repeats[:ROWS].astype(np.int64)
-        return cls(keys[:ROWS].copy(), counts, (_apart(rows),), np.arange(len(rows)))
+        count = len(rows)
+        table = np.stack([keys[:count], repeats[:count], np.arange(count)]).astype(np.int64)
+        return cls(table, RowStore(rows))
 
-    @cached_property
-    def rows(self) -> NDArray[np.float32]:
-        """float32 [R, C], in the order of the keys."""
-        width = max(part.shape[1] for part in self.parts)
-        whole = np.concatenate([_filled_up(part, width) for part in self.parts])
-        rows: NDArray[np.float32] = whole[self.places]
-        return rows
+    def __reduce__(self) -> tuple[Callable[..., RowSample], tuple[Numbers, Numbers, Rows]]:
+        """To another process go the rows of the sample, not the whole store."""
+        return RowSample.of, (self.keys, self.repeats, self.rows)
+
+    @property
+    def keys(self) -> Numbers:
+        """int64 [R], ascending."""
+        keys: Numbers = self.table[0]
+        return keys
+
+    @property
+    def repeats(self) -> Numbers:
+        """int64 [R], how often each row was seen."""
+        repeats: Numbers = self.table[1]
+        return repeats
+
+    @property
+    def rows(self) -> Rows:
+        """float32 [R, C], in the order of the keys; not to be written to."""
+        rows: Rows = self.store.rows
+        return rows if len(rows) == self.table.shape[1] else rows[self.table[2]]
 
     @property
     def bound(self) -> int | None:
         """Rows with keys above it cannot get into the sample any more; None if it has room."""
-        return int(self.keys[-1]) if self.keys.size == ROWS else None
+        return int(self.table[0, -1]) if self.table.shape[1] == ROWS else None
 
     def merge(self, other: RowSample) -> RowSample:
         """The sample of the rows of both; equal to that of one run over both."""
         if not other.keys.size:
             return self
-        keys = np.concatenate([self.keys, other.keys])
-        chosen, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
-        repeats = np.zeros(chosen.size, dtype=np.int64)
-        np.add.at(repeats, inverse, np.concatenate([self.repeats, other.repeats]))
-        behind = sum(len(part) for part in self.parts)
-        places = np.concatenate([self.places, other.places + behind])[first[:ROWS]]
-        merged = RowSample(chosen[:ROWS], repeats[:ROWS], (*self.parts, *other.parts), places)
-        return merged._compacted()
+        count, rows, store = self.keys.size, other.rows, self.store
+        table = np.empty((3, ROWS), dtype=np.int64)
+        table[:, :count] = self.table
+        # What no living sample has a row in may be written over: that saves fresh pages.
+        places = store.free_for(rows, self.table[2]) if len(store.users) == 1 else None
+        if places is None:
+            store = RowStore.with_room(max(store.rows.shape[1], rows.shape[1]))
+            table[2, :count] = np.arange(count)
+            store.write(self.rows, table[2, :count])
+            places = np.arange(count, count + len(rows))
+        store.write(rows, places)
+        count = insert_keys(table, count, (other.keys, other.repeats, places))
+        return RowSample(table[:, :count], store)
 
-    def _compacted(self) -> RowSample:
-        """The same in one part, if dropped rows hold much memory or parts are many.
 
-        Copying all rows at each merge would cost more than finding them: a few are new.
-        """
-        if sum(len(part) for part in self.parts) <= _HELD and len(self.parts) <= _PARTS:
-            return self
-        return RowSample(self.keys, self.repeats, (_apart(self.rows),), np.arange(self.keys.size))
+def insert_keys(table: Numbers, count: int, added: tuple[Numbers, Numbers, Numbers]) -> int:
+    """Put keys into a table in which the smallest stay; by the loop of this name if it is there.
+
+    Args:
+        table: int64 [3, ROWS] to change: keys, ascending, repeats and places.
+        count: how many of its columns are in use.
+        added: int64 [K] each, keys in any order, repeats and places; equal keys are one.
+
+    Returns:
+        How many columns are in use then.
+    """
+    ready = loops.compiled()
+    if ready is not None:
+        return ready.insert_keys(table, count, *added)
+    keys, repeats, places = np.concatenate([table[:, :count], np.stack(added)], axis=1)
+    chosen, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    total = np.zeros(chosen.size, dtype=np.int64)
+    np.add.at(total, inverse, repeats)
+    count = min(chosen.size, table.shape[1])
+    table[:, :count] = chosen[:count], total[:count], places[first[:count]]
+    return count
 
 
 def sample_rows(rows: Tensor, bound: int | None = None) -> RowSample:
@@ -125,23 +208,11 @@ def key_factors(columns: int) -> NDArray[np.int32]:
     return np.stack([_factors(columns, half) for half in range(2)])
 
 
-def _apart(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A copy in pages of its own.
-
-    In the heap, between what a model allocates and frees, rows that stay from batch to batch break
-    its free memory into pieces too small for the next batch, so that the process grows by each.
-    """
-    if not rows.size:
-        return rows.copy()
-    pages = np.frombuffer(mmap.mmap(-1, rows.nbytes), dtype=rows.dtype).reshape(rows.shape)
-    pages[...] = rows
-    return pages
-
-
-def _filled_up(rows: NDArray[np.float32], width: int) -> NDArray[np.float32]:
-    """The rows with zeros at their ends, [R, width]."""
-    missing = width - rows.shape[1]
-    return rows if missing == 0 else np.pad(rows, ((0, 0), (0, missing)))
+def _pages(size: int) -> mmap.mmap:
+    """Fresh memory; what a forked process writes to it does not show here."""
+    if hasattr(mmap, "MAP_PRIVATE"):
+        return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return mmap.mmap(-1, size)  # Windows knows neither flags nor forks
 
 
 def _smallest(hashes: NDArray[np.int32], wanted: int) -> NDArray[np.int64]:
@@ -165,7 +236,7 @@ def _hash(rows: NDArray[np.float32], seed: int) -> NDArray[np.int32]:
     # The low bits of a sum of products depend on low bits only: fold the high half onto them, and
     # spread them over the order again.
     mixed ^= mixed >> 16
-    mixed *= np.int32(SPREAD)
+    mixed *= np.int32(loops.SPREAD)
     return mixed
 
 

@@ -124,4 +124,7 @@ def _merged_channels(
 ) -> NDArray[np.float32] | None:
     if mine is None or others is None or mine.shape != others.shape:
         return None
-    return np.stack([np.minimum(mine[0], others[0]), np.maximum(mine[1], others[1])])
+    merged = np.empty_like(mine)
+    np.minimum(mine[0], others[0], out=merged[0])
+    np.maximum(mine[1], others[1], out=merged[1])
+    return merged

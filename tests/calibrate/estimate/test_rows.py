@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.support.collected import collected
+from trt_int8.calibrate.estimate import rows as searched
 from trt_int8.calibrate.estimate.mse import amax_mse
 from trt_int8.calibrate.estimate.rows import _quantize, amax_output, amax_sqnr
 from trt_int8.errors import ShapeError
@@ -78,6 +79,55 @@ def test_the_range_is_better_than_any_a_quarter_of_an_octave_apart() -> None:
     coarse = [float(np.abs(x).max() * 2 ** (-k / 4)) for k in range(29)]
     best = min(input_error(x, amax) for amax in coarse)
     assert input_error(x, amax_sqnr(collected(x))) < 0.998 * best
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 300), st.sampled_from([1, 5, 64]))
+def test_looking_at_a_few_rows_first_changes_no_range(seed: int, rows: int, first: int) -> None:
+    x, weight = tokens(rows, 33, seed), matrix(33, 17, seed)
+    x *= np.exp2(np.random.default_rng(seed).integers(-9, 9, (rows, 1))).astype(np.float32)
+    seen = collected(x)
+    found = []
+    for looked_at in (0, first):  # of no rows the loss is 0, which rules out nothing
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(searched, "_FIRST", looked_at)
+            found.append((amax_sqnr(seen), amax_output(seen, weight)))
+    assert found[0] == found[1]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.floats(0, 1)), min_size=1, max_size=12),
+    st.integers(0, 12),
+    st.integers(17, 99),
+)
+def test_the_first_threshold_of_least_loss_is_found_whatever_the_first_rows_say(
+    losses: list[tuple[int, float]], known: int, rows: int
+) -> None:
+    def loss(amax: float, count: int) -> float:
+        whole, share = losses[int(amax)]
+        return whole if count == rows else whole * share
+
+    tried = [float(number) for number in range(len(losses))]
+    before = {amax: loss(amax, rows) for amax in tried[:known]}
+    wholes = [whole for whole, _ in losses]
+    assert searched._least(tried, loss, rows, before) == wholes.index(min(wholes))
+
+
+def test_thresholds_far_from_the_best_are_tried_on_a_few_rows_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried: list[tuple[int, float]] = []
+
+    def counted(rows: Array, amax: float, out: Array) -> None:
+        tried.append((len(rows), amax))
+        _quantize(rows, amax, out)
+
+    monkeypatch.setattr(searched, "_quantize", counted)
+    x = np.random.default_rng(7).standard_normal((251, 65)).astype(np.float32)
+    amax_output(collected(x), matrix())
+    in_full = [amax for rows, amax in tried if rows == 251]
+    assert 3 <= len(in_full) < 0.7 * (len(tried) - len(in_full))
+    assert len(set(tried)) == len(tried)
 
 
 def test_output_counts_the_rounding_of_the_weight() -> None:
