@@ -70,6 +70,10 @@ def _compile(module: Any) -> Callable[..., Any]:
     # torch.compile it misses the passes that lower Q/DQ, so it is set for the process.
     inductor: Any = importlib.import_module("torch._inductor.config")
     inductor.freezing = True
+    # All peers compile the same function for several shapes: the default limit of 8 is for all of
+    # them together, and what comes later would run uncompiled.
+    dynamo: Any = importlib.import_module("torch._dynamo.config")
+    dynamo.recompile_limit = dynamo.accumulated_recompile_limit = 1000
     compiled: Callable[..., Any] = torch.compile(module, dynamic=False)
     return compiled
 

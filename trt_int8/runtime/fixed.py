@@ -16,7 +16,7 @@ from trt_int8.errors import RequestError
 from trt_int8.runtime.arrays import shape_of
 from trt_int8.runtime.backend import Feeds, Outputs
 from trt_int8.runtime.packing import BatchSizes
-from trt_int8.runtime.tensors import ANY, Signature, TensorInfo
+from trt_int8.runtime.tensors import ANY, Shape, Signature, TensorInfo
 from trt_int8.spec.shapes import InputShape, Profile
 
 
@@ -118,6 +118,10 @@ class Piece:
 
     feeds: Mapping[str, Any]
     rows: int
+
+    def is_whole(self, shapes: tuple[Shape, ...]) -> bool:
+        """Whether it is a request with these shapes as it came, not padded, cut or filled."""
+        return tuple(shape_of(array) for array in self.feeds.values()) == shapes
 
 
 def cut_rows(feeds: Feeds, length: int, sizes: BatchSizes) -> Iterator[Piece]:

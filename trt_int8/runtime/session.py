@@ -20,6 +20,7 @@ from trt_int8.runtime.opening import Asked, Loaded, load_bundle
 from trt_int8.runtime.options import SessionOptions
 from trt_int8.runtime.packing import batch_sizes
 from trt_int8.runtime.padding import FeedChecker, Side, cut_outputs, pad_request, token_count
+from trt_int8.runtime.plain import PlainShapes
 from trt_int8.runtime.tensors import Signature, TensorInfo
 from trt_int8.runtime.warm import default_shapes, example_feeds
 from trt_int8.spec.build import Precision
@@ -49,6 +50,7 @@ class Session:
         self._taken = any_batch(loaded.signature)
         self._checker = FeedChecker(self._taken, allow_device=loaded.device.kind == "cuda")
         self._pads = can_pad(loaded.signature)
+        self._plain = PlainShapes(loaded.signature.inputs)
 
     @classmethod
     def open(
@@ -184,7 +186,12 @@ class Session:
             RequestError: it does not fit the model.
             SessionError: it failed, or the session is closed.
         """
+        shapes = self._plain.of(feeds)
+        if shapes in self._plain:
+            return self._backend.run(feeds)
         pieces, tokens = self._prepare(feeds)
+        if shapes and pieces[0].is_whole(shapes):
+            self._plain.add(shapes)
         if len(pieces) > 1 and self.workers > 1:
             return self._join(pieces, tokens, self._submit_all(pieces))
         return self._finish(pieces, tokens, [self._backend.run(each.feeds) for each in pieces])
