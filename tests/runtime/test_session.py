@@ -104,6 +104,14 @@ def test_torch_tensors_and_narrow_integers_are_taken(session: Session) -> None:
     assert_right(session.run({n: v.tolist() for n, v in request.items()}), request)
 
 
+def test_arrays_that_may_not_be_written_are_taken(session: Session) -> None:
+    request = feeds(2, 16)
+    for array in request.values():
+        array.flags.writeable = False
+    for _ in range(2):
+        assert_right(session.run(request), request)
+
+
 def test_warming_up_counts_shapes(session: Session) -> None:
     seen: list[None] = []
     count = session.warm_up(advance=lambda: seen.append(None))

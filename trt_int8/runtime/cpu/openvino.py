@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any
 
+from numpy.typing import NDArray
+
 from trt_int8 import optional
 from trt_int8.errors import SessionError, first_line
 from trt_int8.runtime.backend import Feeds, Outputs
@@ -88,7 +90,7 @@ class OpenVinoBackend:
         shape = tuple(feeds[name].shape for name in self._inputs) if self._is_fixed else ()
         request = self._requests[worker][shape]
         # Input arrays are read in place; the worker is this thread's until the outputs are out.
-        tensors = [self._tensor(feeds[name], shared_memory=True) for name in self._inputs]
+        tensors = [self._tensor(_shared(feeds[name]), shared_memory=True) for name in self._inputs]
         try:
             for index, tensor in enumerate(tensors):
                 request.set_input_tensor(index, tensor)
@@ -120,6 +122,11 @@ def _reshaped(model: Any, shapes: Mapping[str, Shape]) -> Any:
     copy = model.clone()
     copy.reshape({name: list(shape) for name, shape in shapes.items()})
     return copy
+
+
+def _shared(array: NDArray[Any]) -> NDArray[Any]:
+    """What OpenVINO shares: it takes no memory that may not be written, though it only reads."""
+    return array if array.flags.writeable else array.copy()
 
 
 def _settings(options: CpuOptions) -> dict[str, Any]:
