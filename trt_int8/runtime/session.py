@@ -27,6 +27,7 @@ from trt_int8.spec.build import Precision
 from trt_int8.spec.manifest import Manifest
 
 _NO_OPTIONS = SessionOptions()
+_CPU_BATCH_TOKENS = 1024
 
 
 class Session:
@@ -221,12 +222,15 @@ class Session:
 
         Args:
             requests: feeds of one sample each, without the batch axis; may be endless.
-            max_batch_tokens: most samples times padded tokens of a batch; overrides `options`.
+            max_batch_tokens: most samples times padded tokens of a batch; overrides `options`. If
+                neither says it, 1024 on a CPU, whose caches hold no more, and 4096 on a GPU.
             order: of the answers: `input` (default), or `completed` as they come; overrides
                 `options`.
             options: all limits.
         """
         chosen = options or MapOptions()
+        if options is None and self._device.kind == "cpu":
+            chosen = replace(chosen, max_batch_tokens=_CPU_BATCH_TOKENS)
         if max_batch_tokens is not None:
             chosen = replace(chosen, max_batch_tokens=max_batch_tokens)
         if order is not None:
