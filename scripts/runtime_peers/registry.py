@@ -98,6 +98,7 @@ PEERS: tuple[Peer, ...] = (
     _fixed(_nncf("torch", "MIXED", "bf16")),
     _fixed(_nncf("torch", "MIXED", "f32")),
     _nncf("torch", "PERFORMANCE", "bf16"),
+    _fixed(_nncf("torch", "PERFORMANCE", "bf16")),
     Peer(
         "optimum-intel",
         "optimum-intel 2.2.0's NNCF arguments",
