@@ -57,7 +57,7 @@ bench-calibrate: $(VENV)/.installed-dev ## Time and memory of calibration, and t
 	$(BIN)/python -m scripts.bench_calibrate --json docs/measured/calibrate.json
 
 bench-runtime: $(PEERS_VENV)/.installed ## Speed and accuracy of every CPU runtime (DATA=folder for STS-B; needs `make demo`)
-	$(PEERS_VENV)/bin/python -m scripts.bench_runtime --bundle $(OUT) --threads 2 $(if $(DATA),--data "$(DATA)") --json docs/measured/runtime.json
+	$(PEERS_VENV)/bin/python -m scripts.bench_runtime --bundle $(OUT) --threads 2 $(if $(DATA),--data "$(DATA)") --json docs/measured/runtime.json --markdown docs/runtime.md
 
 readme: $(VENV)/.installed-dev ## Put the demo's real output into README.md
 	$(BIN)/python scripts/update_readme.py
