@@ -99,16 +99,18 @@ def _bench_table(path: Path) -> str:
 
 # Peers in the README, as far as they were measured; docs/runtime.md has all of them.
 _SHOWN = (
-    "session",
     "session-fixed",
+    "session",
     "ort-fp32",
     "ort-dynamic",
+    "openvino-bf16-fixed",
     "openvino-bf16",
-    "nncf-onnx-mixed-f32",
-    "nncf-torch-mixed-f32",
+    "nncf-torch-performance-bf16-fixed",
+    "nncf-torch-mixed-bf16-fixed",
     "optimum-intel",
-    "torch-compile",
+    "torch-compile-bf16",
     "torchao-dynamic",
+    "torch-pt2e-bf16",
 )
 
 

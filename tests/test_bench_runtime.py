@@ -221,6 +221,10 @@ def _result() -> dict[str, Any]:
     scored = {**good, "title": "two", "accuracy": {"mean_cosine": 1, "stsb_spearman_x100": 86.5}}
     return {
         "threads": 2,
+        "rounds": 9,
+        "calls_per_round": 10,
+        "environment": {"cpu": {"name": "A CPU", "flags": ["amx_int8"]}},
+        "accuracy_on": "some sentences",
         "peers": {"one": good, "two": scored, "bad": {"title": "bad", "error": "Boom: a|b"}},
         "shapes": {"B1 S32": {"fastest": "one", "over_ort-fp32": {"two": {"median": 4.5}}}},
     }
@@ -266,3 +270,35 @@ def test_without_data_the_sentences_of_the_package_are_repeated() -> None:
     found = mixed_texts(None, len(own) + 3)
     assert found.items == (*own, *own[:3])
     assert "repeated" in found.origin
+
+
+def test_the_page_says_where_and_how_it_was_measured() -> None:
+    first = markdown(_result()).splitlines()[0]
+    assert first.startswith("A CPU (amx_int8); median of 9 rounds of 10 calls")
+
+
+def test_the_page_has_the_share_of_the_peak_and_what_sorting_gains() -> None:
+    spread = {"median": 2.0, "lower_quartile": 1.5, "upper_quartile": 2.5}
+    run = {"seconds": spread, "padding_share": 0.25, "largest_difference": 0.0}
+    result = _result() | {
+        "peaks": {"multiply_adds_per_s": {"int8": 2e12}, "read_bytes_per_s": {"cached": 4e10}},
+        "share_of_peak": {
+            "B1 S32": {
+                "int8_multiply_adds": 3 * 10**9,
+                "weight_bytes": 5 * 10**6,
+                "activation_bytes": 10**6,
+                "least_ms": 1.5,
+                "one_share": 0.4,
+            }
+        },
+        "overhead": {"session_over_bare": spread},
+        "map": {
+            "sentences": 7,
+            "tokens": {"least": 2, "most": 9},
+            "runs": {"unsorted 8": run | {"map_is_faster": spread}},
+        },
+    }
+    page = markdown(result)
+    assert "| B1 S32 | 3.00 | 6 | 1.50 | one 40% |" in page
+    assert "2.0000 (1.5000-2.5000)" in page
+    assert "| unsorted 8 | 2.00 | 25% | 0.0e+00 | 2.00x |" in page

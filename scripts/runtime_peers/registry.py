@@ -9,7 +9,7 @@ from typing import Any
 
 from scripts.runtime_peers.context import Context, Prepared
 
-OURS = "session"
+OURS, OURS_FIXED = "session", "session-fixed"
 BASELINE = "ort-fp32"
 BF16 = "openvino-bf16"
 
