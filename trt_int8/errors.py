@@ -169,10 +169,10 @@ class CancelledError(TrtInt8Error):
 
     exit_code = 130
 
-    def __init__(self) -> None:
-        """Fixed message."""
+    def __init__(self, what: str = "the build") -> None:
+        """Say what was interrupted."""
         super().__init__(
-            "the build was interrupted",
+            f"{what} was interrupted",
             wanted="it to finish",
             todo="run the same command again; nothing half-written was left behind",
         )

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -263,26 +261,3 @@ def test_control_characters_of_a_text_do_not_reach_the_terminal(
     shown = capsys.readouterr().out
     assert "\x1b[2J" not in shown
     assert "a [2Jb [red]c[/red]" in shown
-
-
-def test_standard_input_is_read_and_a_closed_pipe_is_quiet(encoder: Path) -> None:
-    program = "from trt_int8.cli.app import main; main()"
-    command = [sys.executable, "-c", program, "run", str(encoder), "--file", "-", "--json"]
-    process = subprocess.Popen(
-        [*command, "--device", "cpu"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    assert process.stderr is not None
-    process.stdin.write(b"fox\n" * 3000)
-    process.stdin.close()
-    first = process.stdout.readline()
-    process.stdout.close()
-    errors = process.stderr.read()
-    process.stderr.close()
-    assert json.loads(first)["text"] == "fox"
-    assert process.wait() == 141
-    assert errors == b""

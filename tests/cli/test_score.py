@@ -197,5 +197,6 @@ def test_ctrl_c_keeps_finished_parts(
     ended = subprocess.run([*program, *arguments], check=False, capture_output=True)
     assert ended.returncode == 130, ended.stderr.decode()
     assert b"2 finished parts were kept" in ended.stdout
+    assert ended.stderr.startswith(b"error: trt-int8 score was interrupted;")
     assert len(list((tmp_path / "out").glob("part-*"))) == 2
     assert "5 (2 from earlier runs)" in run(capsys, *given, "--rows-per-part", 1)[1]

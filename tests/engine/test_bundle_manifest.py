@@ -31,3 +31,18 @@ def test_a_bundle_without_plugin_libraries_has_no_folder_for_them(tmp_path: Path
     out = make_bundle(tmp_path / "out")
     copy_libraries(out, [])
     assert not (out / "plugins").exists()
+
+
+def test_the_hashes_of_plugin_libraries_are_those_of_the_copies(tmp_path: Path) -> None:
+    library = tmp_path / "libodd.so"
+    library.write_bytes(b"code")
+    out = make_bundle(tmp_path / "out")
+    assert copy_libraries(out, [library]) == {"libodd.so": hashlib.sha256(b"code").hexdigest()}
+
+
+def test_a_manifest_of_something_else_inside_is_listed(tmp_path: Path) -> None:
+    out = make_bundle(tmp_path / "out")
+    (out / "tokenizer").mkdir()
+    (out / "tokenizer" / "manifest.json").write_text("{}", encoding="utf-8")
+    assert "tokenizer/manifest.json" in list_files(out)
+    assert "manifest.json" not in list_files(out)

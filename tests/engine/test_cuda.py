@@ -51,3 +51,35 @@ def test_without_cuda_python_the_error_names_the_extra(monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "cuda.bindings.driver", None)
     with pytest.raises(MissingPackageError, match=r"pip install 'trt-int8\[gpu\]'"):
         CudaDriver(failed).call("cuInit", 0)
+
+
+def test_a_cuda_python_that_does_not_load_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_name: str) -> None:
+        raise ImportError("libcuda_bindings.so: undefined symbol: x")
+
+    monkeypatch.setattr("trt_int8.optional.load", broken)
+    with pytest.raises(DeviceError, match=r"import cuda\.bindings\.driver: .*undefined symbol"):
+        CudaDriver(failed).call("cuInit", 0)
+
+
+@pytest.mark.parametrize("error", [KeyError(5000), ValueError("5000 is not a valid CUresult")])
+def test_an_error_code_newer_than_cuda_python_is_told(error: Exception) -> None:
+    def call() -> None:
+        raise error
+
+    with pytest.raises(DeviceError, match=r"cuDo: an error that .* no name for \(5000"):
+        driver(cuDo=call).call("cuDo")
+
+
+def test_an_unknown_code_is_what_the_installed_cuda_python_calls_so() -> None:
+    module = pytest.importorskip("cuda.bindings.driver")
+    with pytest.raises(ValueError, match="CUresult"):
+        module.CUresult(5000)
+
+
+def test_a_wrong_argument_is_no_error_of_the_driver() -> None:
+    def call() -> None:
+        raise ValueError("wrong argument")
+
+    with pytest.raises(ValueError, match="wrong argument"):
+        driver(cuDo=call).call("cuDo")

@@ -39,7 +39,7 @@ pytestmark = [
     pytest.mark.skipif(local_sm() is None, reason="needs an NVIDIA GPU with its driver"),
     pytest.mark.skipif(
         importlib.util.find_spec("cuda") is None,
-        reason="needs cuda-python: pip install 'trt-int8[plugins]'",
+        reason="needs cuda-python: pip install 'trt-int8[gpu]'",
     ),
 ]
 SIZES = ((1, 17), (2, 33), (2, 128), (1, 64), (1, 17))

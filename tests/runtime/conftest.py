@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
+
+from trt_int8.runtime.backend import Feeds, Outputs
+from trt_int8.runtime.pool import WorkerPool
 
 
 @pytest.fixture
@@ -15,3 +19,16 @@ def no_thread_is_left_behind() -> Iterator[None]:
     for one in left:
         one.join(5)
     assert [one.name for one in left if one.is_alive()] == []
+
+
+@pytest.fixture
+def pools() -> Any:
+    made: list[WorkerPool] = []
+
+    def make(work: Callable[[int, Feeds], Outputs], workers: int) -> WorkerPool:
+        made.append(WorkerPool(work, workers, "test"))
+        return made[-1]
+
+    yield make
+    for pool in made:
+        pool.close()

@@ -202,3 +202,35 @@ def test_the_report_survives_its_json_form(bundle: Path) -> None:
     report = audit(bundle, machine=machine(A10)).report
     assert BundleReport.model_validate_json(report.to_json()) == report
     assert json.loads(report.to_json())["whole"] is False
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names of files are bytes on POSIX only")
+def test_an_unlisted_file_whose_name_is_no_utf8_is_shown(bundle: Path) -> None:
+    Path(os.fsdecode(os.fsencode(bundle) + b"/\xff.bin")).write_bytes(b"mine")
+    report = audit(bundle, machine=machine()).report
+    assert states(report) == {"\\xff.bin": "not listed"}
+    assert BundleReport.model_validate_json(report.to_json()) == report
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names of files are bytes on POSIX only")
+def test_a_bundle_whose_path_is_no_utf8_is_reported(tmp_path: Path) -> None:
+    bundle = make(Path(os.fsdecode(os.fsencode(tmp_path) + b"/b\xfcndel")))
+    flip(bundle / "model.int8.onnx", 0)
+    report = audit(bundle, machine=machine()).report
+    assert report.path.endswith("b\\xfcndel")
+    assert BundleReport.model_validate_json(report.to_json()) == report
+
+
+def test_an_unlisted_file_that_may_not_be_looked_at_is_shown(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (bundle / "notes.txt").write_text("mine", encoding="utf-8")
+    look = Path.is_dir
+
+    def refused(path: Path) -> bool:
+        if path.name == "notes.txt":
+            raise PermissionError(13, "Permission denied")
+        return look(path)
+
+    monkeypatch.setattr(Path, "is_dir", refused)
+    assert states(audit(bundle, machine=machine()).report) == {"notes.txt": "not listed"}

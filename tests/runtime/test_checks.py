@@ -25,7 +25,7 @@ from trt_int8.errors import (
     MissingFileError,
     PluginLibraryError,
 )
-from trt_int8.runtime.checks import check_cpu, check_gpu, private_copy, verify
+from trt_int8.runtime.checks import check_cpu, check_gpu, private_copy
 from trt_int8.spec.manifest import Verdict
 
 DOUBT = Verdict(recommended="fp16", failures=("mean cosine 0.9 is under 0.97", "slow"))
@@ -140,10 +140,10 @@ def test_fp16_as_the_build_advises_needs_no_note(bundle: Path) -> None:
 def test_more_files_are_checked_when_they_are_used(bundle: Path) -> None:
     checked = check_cpu(bundle)
     assert checked.names_below("tokenizer") == ("tokenizer/vocab.txt",)
-    verify(checked, checked.names_below("tokenizer"))
+    assert checked.read("tokenizer/vocab.txt") == FILES["tokenizer/vocab.txt"]
     flip(bundle / "tokenizer/vocab.txt", 0)
     with pytest.raises(ChangedFileError, match=r"tokenizer/vocab\.txt"):
-        verify(checked, ["model.int8.onnx", "tokenizer/vocab.txt"])
+        checked.read("tokenizer/vocab.txt")
 
 
 def test_a_private_copy_holds_the_checked_files_and_nothing_else(bundle: Path) -> None:
@@ -167,6 +167,20 @@ def test_a_private_copy_of_a_changed_file_is_refused_and_leaves_nothing(
     with pytest.raises(ChangedFileError), private_copy(checked, ["tokenizer/vocab.txt"]):
         pytest.fail("the block must not run")
     assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_no_room_for_a_private_copy_is_one_error(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: object, **__: object) -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.mkdtemp", no_room)
+    with (
+        pytest.raises(BundleError, match="set TMPDIR"),
+        private_copy(check_cpu(bundle), ["tokenizer/vocab.txt"]),
+    ):
+        pytest.fail("the block must not run")
 
 
 def test_a_card_without_the_plugin_library_of_its_engine_is_refused(bundle: Path) -> None:

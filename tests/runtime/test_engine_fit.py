@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -167,6 +169,14 @@ def test_a_tensorrt_whose_libraries_do_not_load_quotes_the_reason(
         FlavourMissingError, match=r"TensorRT cannot be loaded \(libnvinfer\.so\.10: .* file\)"
     ):
         fitting_engine(tensorrt(manifest), T4, installed=raising(broken))
+
+
+def test_a_folder_that_only_has_the_name_of_tensorrt_is_no_tensorrt(
+    manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", ModuleType("tensorrt"))
+    with pytest.raises(FlavourMissingError, match=r"cannot be loaded \(.*__version__"):
+        fitting_engine(tensorrt(manifest), T4)
 
 
 def test_the_card_is_judged_before_tensorrt_is_imported(manifest: Manifest) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+import weakref
 from concurrent.futures import CancelledError, Future, wait
 
 import numpy as np
@@ -79,3 +81,35 @@ def test_a_part_that_has_begun_runs_out_before_the_whole_counts_as_cancelled() -
     assert not whole.done()
     parts[0].set_result(part(3))
     assert whole.cancelled()
+
+
+def test_what_it_was_made_from_is_let_go_when_it_is_done() -> None:
+    class Kept:
+        pass
+
+    request = Kept()
+    seen = weakref.ref(request)
+    one: Future[Outputs] = Future()
+
+    def join(each: list[Outputs], _request: Kept = request) -> Outputs:
+        return each[0]
+
+    whole = Joined([one], join)
+    del join, request
+    one.set_result(part(4))
+    del one
+    gc.collect()
+    assert seen() is None
+    assert whole.result(0)["x"].tolist() == [4]
+
+
+def test_cancelling_again_says_what_became_of_it() -> None:
+    parts: list[Future[Outputs]] = [Future(), Future()]
+    whole = joined(parts)
+    assert whole.cancel()
+    assert whole.cancel()
+    done: Future[Outputs] = Future()
+    other = joined([done])
+    done.set_result(part(1))
+    assert not other.cancel()
+    assert not other.running()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import random
 import threading
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from tests.support.fake_runner import (
 from trt_int8.errors import RequestError, SessionError
 from trt_int8.runtime.backend import Feeds, Outputs
 from trt_int8.runtime.mapping import MapOptions, MapRun, Order, map_requests
+from trt_int8.runtime.tensors import TensorInfo
 
 pytestmark = pytest.mark.usefixtures("no_thread_is_left_behind")
 ORDERS: tuple[Order, ...] = ("input", "completed")
@@ -169,6 +171,29 @@ def test_what_the_source_raises_comes_after_the_answers_before_it(order: Order, 
 def collect(run: MapRun, indices: list[int]) -> None:
     for one in run:
         indices.append(one.index)
+
+
+def test_a_source_that_ends_the_program_does_not_leave_the_caller_waiting() -> None:
+    def source() -> Iterator[Any]:
+        yield request(5)
+        raise SystemExit(3)
+
+    seen: list[int] = []
+    with FakeRunner() as runner, pytest.raises(SystemExit):
+        collect(map_requests(runner, source()), seen)
+    assert seen == [0]
+
+
+def test_an_output_with_tokens_first_is_an_error_though_it_has_as_many_as_there_are_rows() -> None:
+    class Turned(FakeRunner):
+        def _compute(self, feeds: Feeds) -> Outputs:
+            return {"turned": np.zeros((feeds["input_ids"].shape[1], len(feeds["input_ids"])))}
+
+    with Turned() as runner:
+        turned = TensorInfo("turned", "float64", ("sequence", "batch"))
+        runner.signature = dataclasses.replace(runner.signature, outputs=(turned,))
+        answers = list(map_requests(runner, requests([8] * 8), LATE))
+    assert all("wanted one row per sample" in str(one.error) for one in answers)
 
 
 @pytest.mark.parametrize("order", ORDERS)

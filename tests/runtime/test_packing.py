@@ -161,3 +161,14 @@ def test_no_requests_give_no_batches_and_no_padding() -> None:
 def test_statistics_of_two_windows_add_up() -> None:
     one = Statistics(1, 2, 3, 4, 5, 6, 7, 8)
     assert one + one == Statistics(2, 4, 6, 8, 10, 12, 14, 16)
+
+
+@pytest.mark.parametrize(
+    ("limit", "filled"), [(1, 4), (4, 4), (7, 4), (8, 8), (31, 8), (32, 32), (99, 32)]
+)
+def test_a_batch_of_one_size_is_full_and_within_the_limit_if_it_can_be(
+    limit: int, filled: int
+) -> None:
+    sizes = BatchSizes(tuple((16, 16, size, size) for size in (4, 32, 8)))
+    batches = pack([9] * 64, BUCKETS, PackOptions(16 * limit + 15, sizes))
+    assert {(len(one.members), one.rows) for one in batches} == {(filled, filled)}

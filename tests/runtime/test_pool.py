@@ -10,7 +10,6 @@ import pytest
 
 from trt_int8.errors import SessionError
 from trt_int8.runtime.backend import Feeds, Outputs
-from trt_int8.runtime.pool import WorkerPool
 
 
 def echo(_worker: int, feeds: Feeds) -> Outputs:
@@ -45,19 +44,6 @@ class Gate:
         with self.guard:
             self.busy.discard(worker)
         return dict(feeds)
-
-
-@pytest.fixture
-def pools() -> Any:
-    made: list[WorkerPool] = []
-
-    def make(work: Callable[[int, Feeds], Outputs], workers: int) -> WorkerPool:
-        made.append(WorkerPool(work, workers, "test"))
-        return made[-1]
-
-    yield make
-    for pool in made:
-        pool.close()
 
 
 def feeds_of(number: int) -> dict[str, Any]:

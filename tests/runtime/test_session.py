@@ -188,6 +188,7 @@ def test_openvino_that_is_missing_is_an_error_with_the_mend(
     [
         ({"device": "tpu"}, DeviceError, "tpu"),
         ({"workers": 0}, RequestError, "workers"),
+        ({"workers": "2"}, RequestError, "workers is '2'"),
         ({"options": SessionOptions(shapes=((1, 65),))}, RequestError, "65"),
     ],
 )
@@ -198,7 +199,13 @@ def test_wrong_options_are_refused(
         Session.open(folder, **({"device": "cpu"} | kwargs))
 
 
-@pytest.mark.parametrize("options", [{"threads": 0}, {"shapes": ((0, 4),)}, {"runtime": "tvm"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"threads": 0}, {"threads": "2"}, {"runtime": "tvm"}, {"graphs": 0}),
+        *({"shapes": shapes} for shapes in (((0, 4),), (8, 128), [[1, 8]], ((1.5, 8),))),
+    ],
+)
 def test_options_are_checked_when_they_are_made(options: dict[str, Any]) -> None:
     with pytest.raises(RequestError):
         SessionOptions(**options)

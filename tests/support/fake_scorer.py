@@ -48,6 +48,7 @@ class FakeScorer:
         self.shapes: Mapping[str, tuple[tuple[int, ...], str]] = {"v": ((WIDTH,), "float32")}
         if opener.two_outputs:
             self.shapes = {**self.shapes, "file": ((), "int64")}
+        self.example: Answer = {}
         self.calls: list[int] = []
         self.closed = False
 

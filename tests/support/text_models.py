@@ -23,7 +23,8 @@ from trt_int8.model.source import resolve_source
 from trt_int8.pipeline.data import shapes_of
 from trt_int8.runtime.backend import Feeds, Outputs
 from trt_int8.runtime.buckets import Buckets, buckets_of
-from trt_int8.runtime.mapping import MapRun, map_requests
+from trt_int8.runtime.mapping import MapOptions, MapRun, map_requests
+from trt_int8.runtime.packing import DEFAULT_BATCH_TOKENS
 from trt_int8.runtime.padding import Side
 from trt_int8.runtime.tensors import Signature, read_signature
 from trt_int8.runtime.text.session import TextSession
@@ -131,8 +132,9 @@ class OrtSession:
         future.set_result(dict(zip(names, self._session.run(names, dict(feeds)), strict=True)))
         return future
 
-    def map(self, requests: Iterable[Feeds]) -> MapRun:
-        return map_requests(self, requests)
+    def map(self, requests: Iterable[Feeds], *, max_batch_tokens: int | None = None) -> MapRun:
+        most = max_batch_tokens or DEFAULT_BATCH_TOKENS
+        return map_requests(self, requests, MapOptions(max_batch_tokens=most))
 
     def close(self) -> None:
         self.closed = True

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from trt_int8.cli.run import PrecisionChoice
+from trt_int8.cli.choices import PrecisionChoice
 
 if TYPE_CHECKING:
     from trt_int8.engine.bundle_files import Advance

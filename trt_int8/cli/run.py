@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import errno
 import sys
 from collections.abc import Iterator
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from trt_int8.cli.choices import PrecisionChoice
 from trt_int8.errors import BundleError, RequestError
 
 if TYPE_CHECKING:
@@ -20,17 +20,8 @@ if TYPE_CHECKING:
     from trt_int8.runtime.text.session import TextSession
     from trt_int8.runtime.text.stream import TextResult, TextStatistics
 
-# As the shell reports a program that SIGPIPE ended (128 + 13): `trt-int8 run … | head`.
-_PIPE_CLOSED = 141
 _STANDARD_INPUT = "-"
 _SUFFIXES = (".npy", ".jsonl")
-
-
-class PrecisionChoice(str, Enum):
-    """Values of `--precision`."""
-
-    INT8 = "int8"
-    FP16 = "fp16"
 
 
 def run(  # noqa: PLR0913 - one parameter per option of the command line
@@ -118,7 +109,7 @@ def read_items(texts: list[str] | None, file: str | None, context: str | None) -
 def _lines(file: str) -> list[str]:
     name = "standard input" if file == _STANDARD_INPUT else repr(file)
     try:
-        data = sys.stdin.buffer.read() if file == _STANDARD_INPUT else Path(file).read_bytes()
+        data = _standard_input() if file == _STANDARD_INPUT else Path(file).read_bytes()
         text = data.decode("utf-8-sig")
     except OSError as error:
         raise RequestError(
@@ -134,6 +125,12 @@ def _lines(file: str) -> list[str]:
         ) from error
     lines = [line.removesuffix("\r") for line in text.split("\n")]
     return lines[:-1] if lines[-1] == "" else lines
+
+
+def _standard_input() -> bytes:
+    if sys.stdin is None:  # closed by the shell: `<&-`
+        raise OSError(errno.EBADF, "it is closed")
+    return sys.stdin.buffer.read()
 
 
 def _pair(line: str, number: int) -> Item:
@@ -242,23 +239,18 @@ def _deliver(
     from trt_int8.cli.run_tables import print_results
 
     out, as_json = where
-    try:
-        if out is not None:
-            count = write_results(out, session.task, items, results)
-            Console(stderr=as_json, highlight=False).print(
-                Text(f"{count} result{'s' if count != 1 else ''}: {out}"), soft_wrap=True
-            )
-        elif as_json:
-            for line in json_lines(session.task, items, results):
-                sys.stdout.write(line)
-                sys.stdout.flush()
-        else:
-            console = Console(highlight=False)
-            print_results(console, session, items, [result.get() for result in results])
-    except BrokenPipeError as error:
-        # Python would complain again when it flushes standard output at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(_PIPE_CLOSED) from error
+    if out is not None:
+        count = write_results(out, session.task, items, results)
+        Console(stderr=as_json, highlight=False).print(
+            Text(f"{count} result{'s' if count != 1 else ''}: {out}"), soft_wrap=True
+        )
+    elif as_json:
+        for line in json_lines(session.task, items, results):
+            sys.stdout.write(line)
+            sys.stdout.flush()
+    else:
+        console = Console(highlight=False)
+        print_results(console, session, items, [result.get() for result in results])
 
 
 def _warn_of_cuts(statistics: TextStatistics, limit: int | None) -> None:

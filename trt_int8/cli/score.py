@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from trt_int8.cli.choices import PrecisionChoice
+
 if TYPE_CHECKING:
     from trt_int8.runtime.score.run import Executor, ScoreOptions
 
@@ -21,13 +23,6 @@ class Form(str, Enum):
     NPZ = "npz"
     JSONL = "jsonl"
     PARQUET = "parquet"
-
-
-class Kind(str, Enum):
-    """Precisions of the model."""
-
-    INT8 = "int8"
-    FP16 = "fp16"
 
 
 def score(  # noqa: PLR0913 - one parameter per option of the command line
@@ -50,7 +45,7 @@ def score(  # noqa: PLR0913 - one parameter per option of the command line
         str | None, typer.Option(help="Column of its partner (a context, a second sentence).")
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    precision: Annotated[Kind, typer.Option(help="Which model of the bundle.")] = Kind.INT8,
+    precision: Annotated[PrecisionChoice, typer.Option(help="Which twin.")] = PrecisionChoice.INT8,
     workers: Annotated[int, typer.Option(min=1, help="Batches at once per session.")] = 1,
     max_batch_tokens: Annotated[
         int | None, typer.Option(min=1, help="Most samples times padded tokens of a batch.")

@@ -182,21 +182,28 @@ def _exchange(first: Path, second: Path) -> bool:
     return bool(code == 0)
 
 
-def copy_libraries(folder: Path, libraries: Iterable[Path]) -> None:
-    """Put plugin libraries into a bundle, so that what loads its engines finds them."""
+def copy_libraries(folder: Path, libraries: Iterable[Path]) -> dict[str, str]:
+    """Put plugin libraries into a bundle, so that what loads its engines finds them.
+
+    Returns:
+        sha256 of each copy by file name.
+    """
+    hashes = {}
     for library in libraries:
         (folder / PLUGIN_FOLDER).mkdir(exist_ok=True)
-        shutil.copyfile(library, folder / PLUGIN_FOLDER / library.name)
+        copy = Path(shutil.copyfile(library, folder / PLUGIN_FOLDER / library.name))
+        hashes[library.name] = file_sha256(copy)
+    return hashes
 
 
 def list_files(folder: Path) -> dict[str, FileEntry]:
     """Hash every file below `folder` but the manifest, by relative path, sorted."""
     return {
-        str(path.relative_to(folder)): FileEntry(
+        path.relative_to(folder).as_posix(): FileEntry(
             sha256=file_sha256(path), size_bytes=path.stat().st_size
         )
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != MANIFEST_NAME
+        if path.is_file() and path != folder / MANIFEST_NAME
     }
 
 

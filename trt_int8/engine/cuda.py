@@ -33,9 +33,13 @@ class CudaDriver:
 
         Raises:
             MissingPackageError: cuda-python is not installed.
+            TrtInt8Error: it cannot be loaded, as `failed` makes it.
         """
         if self._module is None:
-            self._module = optional.load(DRIVER_MODULE)
+            try:
+                self._module = optional.load(DRIVER_MODULE)
+            except ImportError as error:  # it is there, but broken
+                raise self._failed(f"import {DRIVER_MODULE}", first_line(error)) from error
         return self._module
 
     def call(self, name: str, *arguments: Any) -> Any:
@@ -49,6 +53,11 @@ class CudaDriver:
             code, *results = getattr(self.module, name)(*arguments)
         except RuntimeError as error:  # there is no driver library at all
             raise self._failed(name, first_line(error).rstrip(".")) from error
+        except (KeyError, ValueError) as error:  # the driver's code is newer than cuda-python
+            if isinstance(error, ValueError) and "CUresult" not in str(error):
+                raise
+            unknown = f"an error that this cuda-python has no name for ({first_line(error)})"
+            raise self._failed(name, unknown) from error
         if int(code) != 0:
             raise self._failed(name, str(getattr(code, "name", code)))
         return results[0] if results else None

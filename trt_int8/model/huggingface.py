@@ -186,6 +186,17 @@ def _head_of(source: ModelSource) -> SentenceHead | None:
     return sentence_head_of(listing.parent)
 
 
+def model_file(source: ModelSource, name: str) -> Path | None:
+    """A file of a model's folder, or of its copy from the hub; None if there is none.
+
+    Raises:
+        ModelError: the hub cannot be reached.
+    """
+    if not source.local:
+        return _fetch(source, name)
+    return source.path / name if (source.path / name).is_file() else None
+
+
 def _fetch(source: ModelSource, name: str) -> Path | None:
     """A file of a hub model, from the cache or the hub; None if the model has no such file."""
     try:

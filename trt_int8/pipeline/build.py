@@ -13,7 +13,6 @@ from google.protobuf.message import EncodeError
 from trt_int8.engine.bundle import (
     check_destination,
     copy_libraries,
-    file_sha256,
     list_files,
     resolve_out,
     staging,
@@ -228,7 +227,7 @@ def _finish(
     if prepared.ranges is not None:
         (folder / "ranges.json").write_text(prepared.ranges.to_json(), encoding="utf-8")
     write_report(folder / "report.html", data)
-    copy_libraries(folder, options.plugin_libraries)
+    libraries = copy_libraries(folder, options.plugin_libraries)
     _remove(job.work)
     manifest = Manifest(
         model=source.name,
@@ -246,7 +245,7 @@ def _finish(
         overflow=decided.overflow,
         packages=_package_versions(),
         plugins=decided.plugins,
-        plugin_libraries={p.name: file_sha256(p) for p in options.plugin_libraries},
+        plugin_libraries=libraries,
         text=decided.text,
         files=list_files(folder),
     )

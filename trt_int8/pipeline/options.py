@@ -107,3 +107,11 @@ class BuildOptions(InputOptions):
             raise RecipeError(
                 f"no plugin library {missing[0]!r}", wanted="a .so file", todo="check the path"
             )
+        names = [p.name for p in self.plugin_libraries]
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise RecipeError(
+                f"two plugin libraries are called {twice[0]!r}",
+                wanted="a name of its own for each: the bundle keeps them in one folder",
+                todo="rename one, or pass each once",
+            )

@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import transformers
 
 from trt_int8.errors import CalibrationError, ModelError, TrtInt8Error, first_line
+from trt_int8.model.huggingface import model_file
 from trt_int8.model.inputs import ModelInput
 from trt_int8.model.quiet import quiet_transformers
 from trt_int8.model.source import ModelSource
 from trt_int8.pipeline.onnx_entrance import find_tokenizer
 from trt_int8.pipeline.options import InputOptions
 from trt_int8.pipeline.progress import Reporter
+from trt_int8.pipeline.sentence import (
+    MODULES_FILE,
+    SENTENCE_FILE,
+    SentenceSettings,
+    add_lower_case,
+    sentence_limits,
+    sentence_settings,
+)
 from trt_int8.runtime.tensors import Signature, read_signature
 from trt_int8.runtime.text.settings import (
     CONFIG_FILE,
     TOKENIZER_CONFIG_FILE,
+    architecture_of,
     least,
     longest_of,
     model_settings,
@@ -28,7 +39,7 @@ from trt_int8.runtime.text.settings import (
 from trt_int8.runtime.text.stream import MAKES
 from trt_int8.runtime.text.tokens import load_tokenizer
 from trt_int8.spec.shapes import Profile
-from trt_int8.spec.text import TOKENIZER_FOLDER, TextSettings
+from trt_int8.spec.text import TOKENIZER_FOLDER, Side, TextSettings
 
 # Where transformers found the files: nothing of the tokenizer.
 _ABOUT_LOADING = ("is_local", "local_files_only", "name_or_path")
@@ -66,10 +77,15 @@ def save_text(
     inputs = tuple(ModelInput(one.name, one.dtype, one.axes) for one in signature.inputs)
     if not all(one.base in MAKES and one.holds_tokens for one in inputs):
         return None
-    tokenizer, config = _load(source, options, inputs)
-    if tokenizer is None:
+    found = _load(source, options, inputs)
+    if found is None:
         return None
-    settings = _settings(tokenizer, config, signature)
+    tokenizer = found.tokenizer
+    if found.sentence.lower_case:
+        add_lower_case(tokenizer)
+    settings = _settings(found, signature)
+    if found.sentence.note:
+        reporter.note(found.sentence.note)
     folder = model.parent / TOKENIZER_FOLDER
     _write(tokenizer, folder)
     why = _differs(tokenizer, folder, settings)
@@ -80,9 +96,26 @@ def save_text(
     return settings
 
 
+@dataclass(frozen=True)
+class _Found:
+    """The tokenizer, and what is known of the model.
+
+    Attributes:
+        tokenizer: of transformers.
+        config: the model's configuration; empty if unknown.
+        sentence: what its sentence-transformers folder asks for.
+        in_torch: whether transformers' own model was exported.
+    """
+
+    tokenizer: Any
+    config: Mapping[str, Any]
+    sentence: SentenceSettings
+    in_torch: bool
+
+
 def _load(
     source: ModelSource, options: InputOptions, inputs: tuple[ModelInput, ...]
-) -> tuple[Any, dict[str, Any]]:
+) -> _Found | None:
     """The tokenizer, or None without one, and the model's configuration."""
     if source.kind == "onnx":
         return _load_beside(source, options, inputs)
@@ -91,45 +124,76 @@ def _load(
         try:
             tokenizer = transformers.AutoTokenizer.from_pretrained(place, local_files_only=local)
         except Exception:  # noqa: BLE001 - calibration with arrays needs none, so any fault may be
-            return None, {}
+            return None
         config = transformers.AutoConfig.from_pretrained(place, local_files_only=local)
     # Without its files transformers builds one that knows its special tokens only.
     if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
-        return None, {}
-    return tokenizer, config.to_dict()
+        return None
+    return _Found(tokenizer, config.to_dict(), _limits(source), in_torch=True)
+
+
+def _limits(source: ModelSource) -> SentenceSettings:
+    """Without pooling: transformers' model has its head in the graph."""
+    try:
+        file = model_file(source, MODULES_FILE) and model_file(source, SENTENCE_FILE)
+    except ModelError as error:  # of the hub; no reason to lose a build
+        return SentenceSettings(note=f"{SENTENCE_FILE} could not be looked for: {error.came}")
+    return sentence_limits(file) if file is not None else SentenceSettings()
 
 
 def _load_beside(
     source: ModelSource, options: InputOptions, inputs: tuple[ModelInput, ...]
-) -> tuple[Any, dict[str, Any]]:
+) -> _Found | None:
     try:
         with quiet_transformers():
             tokenizer = find_tokenizer(source.path, options.tokenizer, inputs)
     except (ModelError, CalibrationError):
         if options.tokenizer is not None:
             raise
-        return None, {}
+        return None
     beside = source.path.parent
     for place in (options.tokenizer or beside.parent, beside):
         if (place / CONFIG_FILE).is_file():
             try:
-                return tokenizer, read_json(place / CONFIG_FILE)
+                config = read_json(place / CONFIG_FILE)
             except TrtInt8Error:  # it is not needed: without it the task is `features`
                 break
-    return tokenizer, {}
+            return _Found(tokenizer, config, sentence_settings(place), in_torch=False)
+    return _Found(tokenizer, {}, SentenceSettings(), in_torch=False)
 
 
-def _settings(tokenizer: Any, config: Mapping[str, Any], signature: Signature) -> TextSettings:
+def _settings(found: _Found, signature: Signature) -> TextSettings:
+    tokenizer, config, sentence = found.tokenizer, found.config, found.sentence
     padding = (getattr(tokenizer, "pad_token_id", None), config.get("pad_token_id"), 0)
+    limit = sentence.max_tokens or tokenizer.model_max_length
     return model_settings(signature.outputs, config).model_copy(
         update={
             "pad_token_id": next(int(each) for each in padding if each is not None),
             "pad_token_type_id": int(getattr(tokenizer, "pad_token_type_id", None) or 0),
-            "padding_side": tokenizer.padding_side,
+            "padding_side": _padding_side(found),
             "truncation_side": tokenizer.truncation_side,
-            "max_tokens": least(longest_of(signature), tokenizer.model_max_length),
+            "max_tokens": least(longest_of(signature), limit),
+            "pooling": sentence.pooling,
+            "normalize": sentence.normalize,
         }
     )
+
+
+def _padding_side(found: _Found) -> Side:
+    """Where padding leaves the answers as they are without any.
+
+    Many models count positions from the first column and read its token, whatever side their
+    tokenizer pads for generation. Only heads that read the last column need it on the left.
+    """
+    given: Side = "left" if found.tokenizer.padding_side == "left" else "right"
+    if not found.in_torch:
+        return given
+    classifies = architecture_of(found.config).endswith("ForSequenceClassification")
+    # Without a padding token transformers takes the last column for the last token.
+    reads_last = found.config.get("summary_type") == "last" or (
+        classifies and found.config.get("pad_token_id") is None
+    )
+    return given if reads_last else "right"
 
 
 def _write(tokenizer: Any, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,7 +128,7 @@ def audit(
     run = _Run(bundle, manifest, precision, machine, errors)
     found = [run.on_cpu(), *(run.on_card(card) for card in machine.cards())]
     report = BundleReport(
-        path=str(bundle),
+        path=_shown(bundle),
         model=manifest.model,
         flavour=manifest.flavour.value,
         tensorrt_version=manifest.tensorrt_version,
@@ -175,11 +176,21 @@ def _unlisted(bundle: Path, known: set[str]) -> list[FileReport]:
     found = []
     for path in sorted(bundle.rglob("*")):
         name = path.relative_to(bundle).as_posix()
-        if name == MANIFEST_NAME or name in known or path.is_dir():
+        if name == MANIFEST_NAME or name in known:
             continue
-        size = path.lstat().st_size
-        found.append(FileReport(name=name, size_bytes=size, state="not listed"))
+        try:
+            if path.is_dir():
+                continue
+            size = path.lstat().st_size
+        except OSError:  # it is gone, or its folder may not be looked into
+            size = None
+        found.append(FileReport(name=_shown(name), size_bytes=size, state="not listed"))
     return found
+
+
+def _shown(path: str | Path) -> str:
+    """A path as text that can be printed: names on Linux are bytes, not always of UTF-8."""
+    return os.fsencode(path).decode(errors="backslashreplace")
 
 
 @dataclass(frozen=True)

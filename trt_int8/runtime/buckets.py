@@ -97,7 +97,7 @@ def can_pad(signature: Signature) -> bool:
     """
     name = signature.token_axis_name
     known = {axis for given in signature.inputs for axis in given.axes if isinstance(axis, str)}
-    if signature.mask is None or name is None:
+    if signature.mask is None or (name is None and signature.fixed_tokens is None):
         return False
     dynamic = (
         axis for out in signature.outputs for axis in out.axes[1:] if not isinstance(axis, int)
@@ -106,7 +106,15 @@ def can_pad(signature: Signature) -> bool:
 
 
 def token_axes_of(tensor: TensorInfo, signature: Signature) -> tuple[int, ...]:
-    """Every axis of an input or output that counts tokens; [B, S, S] has two."""
+    """Every axis of an input or output that counts tokens; [B, S, S] has two.
+
+    Where the model has one length, only the second axis of an output with three or more is taken
+    for it. [B, H] with H of the same size says nothing of tokens, so a [B, S] stays as it is.
+    """
+    if not tensor.smallest and signature.fixed_tokens is not None:
+        return (
+            (1,) if tensor.axes[1:2] == (signature.fixed_tokens,) and len(tensor.axes) > 2 else ()
+        )
     name = signature.token_axis_name
     given = signature.token_axes.get(tensor.name) if tensor.smallest else None
     return tuple(

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from trt_int8.engine.bundle_files import check_file, read_checked
 from trt_int8.engine.manifest_reader import load_manifest
-from trt_int8.errors import EngineTargetError
+from trt_int8.errors import BundleError, EngineTargetError
 from trt_int8.runtime.engine_fit import (
     InstalledVersion,
     check_header,
@@ -135,16 +135,6 @@ def check_gpu(
     return CheckedBundle(folder, manifest, folder / name, folder / engine.path, precision, notes)
 
 
-def verify(checked: CheckedBundle, names: Iterable[str]) -> None:
-    """Check more files of a bundle, such as those of its tokenizer.
-
-    Raises:
-        BundleError: a file is not listed, missing or changed.
-    """
-    for name in names:
-        check_file(checked.folder, name, checked.manifest.files)
-
-
 @contextlib.contextmanager
 def private_copy(checked: CheckedBundle, names: Iterable[str]) -> Iterator[Path]:
     """A folder of this user's alone with checked copies of files, for what only reads paths.
@@ -153,14 +143,30 @@ def private_copy(checked: CheckedBundle, names: Iterable[str]) -> Iterator[Path]
     library loaded from it stays loaded.
 
     Raises:
-        BundleError: a file is not listed, missing or changed.
+        BundleError: a file is not listed, missing or changed, or there is no room for its copy.
     """
-    with tempfile.TemporaryDirectory(prefix="trt-int8-") as made:
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="trt-int8-")
+    except OSError as error:
+        raise _no_room(error) from error
+    with folder as made:
         for name in names:
             place = Path(made, name)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(checked.read(name))
+            data = checked.read(name)
+            try:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_bytes(data)
+            except OSError as error:
+                raise _no_room(error) from error
         yield Path(made)
+
+
+def _no_room(error: OSError) -> BundleError:
+    return BundleError(
+        f"files of the bundle cannot be copied to a folder of their own ({error})",
+        wanted="a folder for temporary files that can be written, with room for them",
+        todo="set TMPDIR to one",
+    )
 
 
 def model_name(precision: Precision) -> str:

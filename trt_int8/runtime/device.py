@@ -92,5 +92,5 @@ def choose_device(
             continue
         why = f"{engine.path} fits card cuda:{card.index} ({card.name}, SM{card.sm})"
         return Device("cuda", card.index, why)
-    none = "there is no NVIDIA card, or no driver, or no cuda-python"
+    none = "there is no NVIDIA card, or no driver, or no cuda-python (cuda:0 tells which)"
     return Device("cpu", reason=f"runs on the CPU: {' '.join(reasons) or none}")

@@ -53,6 +53,7 @@ def installed_version(flavour: Flavour) -> str:
     Raises:
         MissingPackageError: it is not installed.
         OSError, ImportError, RuntimeError: its libraries cannot be loaded.
+        AttributeError: what is found is a folder of that name, not the package.
     """
     return str(optional.load(MODULE_OF[flavour]).__version__)
 
@@ -181,7 +182,7 @@ def _check_version(manifest: Manifest, installed: InstalledVersion) -> None:
     install = f"run: pip install '{package}=={built}'"
     try:
         found = installed(manifest.flavour)
-    except (MissingPackageError, ImportError, OSError, RuntimeError) as error:
+    except (MissingPackageError, ImportError, OSError, RuntimeError, AttributeError) as error:
         is_missing = isinstance(error, MissingPackageError)
         came = "is not installed" if is_missing else f"cannot be loaded ({first_line(error)})"
         raise FlavourMissingError(

@@ -8,32 +8,41 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from trt_int8.errors import RequestError
+from trt_int8.errors import RequestError, SessionError
 from trt_int8.runtime.arrays import shape_of
-from trt_int8.runtime.backend import Feeds, Outputs
-from trt_int8.runtime.packing import BatchSizes
+from trt_int8.runtime.backend import Backend, Feeds, Outputs
+from trt_int8.runtime.packing import BatchSizes, batch_sizes
 from trt_int8.runtime.tensors import ANY, Shape, Signature, TensorInfo
 from trt_int8.spec.shapes import InputShape, Profile
+
+# Half a gigabyte of MiniLM's hidden states; beyond a few thousand nothing is won by more at once.
+_CPU_TOKENS = 2**15
 
 
 def for_cpu(signature: Signature) -> Signature:
     """The signature without the engine's limits on batches; other sizes keep their upper limits.
 
-    The model's position embeddings end somewhere: longer texts would read beyond them.
+    The model's position embeddings end somewhere: longer texts would read beyond them. Half
+    precision is float32 there, as `cpu_graph` has it.
     """
     inputs = tuple(
         replace(
-            one,
+            _widened(one),
             smallest=tuple(axis if isinstance(axis, int) else 1 for axis in one.axes),
             largest=(_most_samples(one), *one.largest[1:]),
         )
         for one in signature.inputs
     )
-    return replace(signature, inputs=inputs, profiles=())
+    outputs = tuple(map(_widened, signature.outputs))
+    return replace(signature, inputs=inputs, outputs=outputs, profiles=())
+
+
+def _widened(one: TensorInfo) -> TensorInfo:
+    return replace(one, dtype="float32") if one.dtype in ("float16", "bfloat16") else one
 
 
 def with_shapes(signature: Signature, shapes: tuple[tuple[int, int], ...]) -> Signature:
@@ -60,19 +69,26 @@ def with_shapes(signature: Signature, shapes: tuple[tuple[int, int], ...]) -> Si
     return replace(signature, inputs=inputs, profiles=profiles)
 
 
+def run_sizes(signature: Signature, device: Literal["cpu", "cuda"]) -> BatchSizes:
+    """Batches that are run at once. A CPU takes any; huge ones are cut, to need less memory.
+
+    They are not if the shapes are fixed, or an output could not be joined again.
+    """
+    sizes = batch_sizes(signature)
+    if device == "cuda" or signature.profiles:
+        return sizes
+    batch = signature.batch_axis_name
+    joins = all(batch is not None and one.axes[:1] == (batch,) for one in signature.outputs)
+    return replace(sizes, tokens=_CPU_TOKENS) if joins else sizes
+
+
 def any_batch(signature: Signature) -> Signature:
     """For checking a request before it is cut or filled to the batches that can be run."""
     inputs = tuple(
-        replace(one, smallest=(_least(one), *one.smallest[1:]), largest=(ANY, *one.largest[1:]))
-        if one.axes and not isinstance(one.axes[0], int)
-        else one
+        replace(one, smallest=(1, *one.smallest[1:]), largest=(ANY, *one.largest[1:]))
         for one in signature.inputs
     )
     return replace(signature, inputs=inputs)
-
-
-def _least(one: TensorInfo) -> int:
-    return min(1, one.smallest[0])
 
 
 def _most_samples(one: TensorInfo) -> int:
@@ -114,10 +130,14 @@ class Piece:
     Attributes:
         feeds: its rows, and copies of its first row up to a batch that can be run.
         rows: how many of them are asked for.
+        fed: how many there are with the copies.
+        as_sent: the request runs whole, neither cut nor filled.
     """
 
     feeds: Mapping[str, Any]
     rows: int
+    fed: int
+    as_sent: bool = False
 
     def is_whole(self, shapes: tuple[Shape, ...]) -> bool:
         """Whether it is a request with these shapes as it came, not padded, cut or filled."""
@@ -141,10 +161,10 @@ def cut_rows(feeds: Feeds, length: int, sizes: BatchSizes) -> Iterator[Piece]:
         rows = min(most, samples - start)
         wanted = sizes.rows(rows, length)
         if rows == wanted == samples:
-            yield Piece(feeds, rows)
+            yield Piece(feeds, rows, rows, as_sent=True)
             return
         part = {name: _rows(name, array, start, rows) for name, array in feeds.items()}
-        yield Piece({name: _filled(array, wanted) for name, array in part.items()}, rows)
+        yield Piece({name: _filled(array, wanted) for name, array in part.items()}, rows, wanted)
 
 
 def _rows(name: str, array: Any, start: int, rows: int) -> Any:
@@ -164,31 +184,81 @@ def _filled(array: Any, wanted: int) -> Any:
     return np.concatenate([array, np.repeat(array[:1], missing, axis=0)])
 
 
-def join_rows(pieces: list[tuple[Outputs, int]], signature: Signature) -> Outputs:
+def run_pieces(backend: Backend, pieces: list[Piece]) -> list[Outputs]:
+    """Run the pieces of a request, on several workers if there are, and wait for them."""
+    if len(pieces) == 1 or backend.workers == 1:
+        return [backend.run(each.feeds) for each in pieces]
+    futures = [backend.submit(each.feeds) for each in pieces]
+    try:
+        # What has not begun runs here: this may be a worker, in a callback, and others that wait
+        # like it would never run what it waits for.
+        return [
+            backend.run(piece.feeds) if future.cancel() else future.result()
+            for piece, future in zip(pieces, futures, strict=True)
+        ]
+    except BaseException:
+        for future in futures:
+            future.cancel()
+        raise
+
+
+def join_rows(
+    pieces: list[tuple[Outputs, Piece]], signature: Signature, *, padded: bool = False
+) -> Outputs:
     """The outputs of a request from those of its pieces, in order.
 
+    Args:
+        pieces: outputs and what was run for them.
+        signature: of the model.
+        padded: padding has to be cut off, so that every axis must be known for what it counts.
+
     Raises:
+        SessionError: an output may have tokens of all samples, padding included, along one axis.
         RequestError: an output does not have a row per sample, so it cannot be cut or joined.
     """
-    first, rows = pieces[0]
-    named = {one.name: one for one in signature.outputs}
-    if len(pieces) == 1 and all(_is_whole(array, rows, named[n]) for n, array in first.items()):
+    first, piece = pieces[0]
+    if piece.as_sent:
+        if padded:
+            _check_rows(first, piece.rows, signature)
         return first
-    batch = signature.batch_axis_name
-    for name in first:
-        axes = named[name].axes
-        if batch is None or not axes or axes[0] != batch:
+    named = {one.name: one for one in signature.outputs}
+    found = {}
+    for name, array in first.items():
+        if len(pieces) == 1 and _is_constant(named[name], signature):
+            found[name] = array
+            continue
+        if not all(_has_rows(each[name], one, named[name], signature) for each, one in pieces):
             raise RequestError(
                 f"output {name!r} has no row per sample, and the batch was cut or filled",
                 wanted="a batch that runs as it is",
                 todo="send one of the sizes that the session takes",
             )
-    kept = [{name: array[:count] for name, array in given.items()} for given, count in pieces]
-    if len(kept) == 1:
-        return kept[0]
-    return {name: np.concatenate([each[name] for each in kept]) for name in first}
+        found[name] = np.concatenate([each[name][: one.rows] for each, one in pieces])
+    return found
 
 
-def _is_whole(array: Any, rows: int, info: TensorInfo) -> bool:
-    """Nothing is to be cut: the first axis has a row per asked sample, or does not count them."""
-    return array.ndim == 0 or array.shape[0] == rows or isinstance(info.axes[0], int)
+def _check_rows(outputs: Outputs, rows: int, signature: Signature) -> None:
+    for one in signature.outputs:
+        first = one.axes[0] if one.axes else 0
+        if isinstance(first, int) or first == signature.token_axis_name:
+            continue
+        if outputs[one.name].shape[0] != rows:
+            raise SessionError(
+                f"output {one.name!r} has the shape {list(outputs[one.name].shape)} for"
+                f" {rows} samples, and padding cannot be cut off it",
+                wanted="one row per sample",
+                todo="pad to one of the session's buckets, or export the model with the batch as"
+                " first axis of every output",
+            )
+
+
+def _is_constant(info: TensorInfo, signature: Signature) -> bool:
+    """Whether the first axis of an output is fixed, and not by a batch of one size."""
+    fixed = not info.axes or isinstance(info.axes[0], int)
+    return fixed and not isinstance(signature.inputs[0].axes[0], int)
+
+
+def _has_rows(array: Any, piece: Piece, info: TensorInfo, signature: Signature) -> bool:
+    if array.ndim == 0 or _is_constant(info, signature):
+        return False
+    return info.axes[0] != signature.token_axis_name and array.shape[0] == piece.fed

@@ -28,7 +28,12 @@ class Joined(Future[Outputs]):
             part.add_done_callback(self._one_is_done)
 
     def cancel(self) -> bool:
-        """Cancel what has not begun; False if nothing could be cancelled."""
+        """Cancel what has not begun; False if nothing could be cancelled.
+
+        If a part runs, `done` and `cancelled` become true when that has ended.
+        """
+        if self.done():
+            return self.cancelled()
         cancelled = [part.cancel() for part in self._parts]
         return any(cancelled)
 
@@ -41,6 +46,11 @@ class Joined(Future[Outputs]):
             self._left -= 1
             if self._left:
                 return
+        self._settle()
+        # Whoever keeps the future keeps its result, not the requests and answers it was made from.
+        self._parts, self._join = [], _nothing
+
+    def _settle(self) -> None:
         if any(part.cancelled() for part in self._parts):
             super().cancel()
             self.set_running_or_notify_cancel()
@@ -51,3 +61,7 @@ class Joined(Future[Outputs]):
             self.set_exception(error)
         else:
             self.set_result(result)
+
+
+def _nothing(_outputs: list[Outputs]) -> Outputs:
+    return {}

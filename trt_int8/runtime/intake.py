@@ -20,7 +20,7 @@ class Intake(Generic[Request, Item]):
 
     Attributes:
         items: prepared and not yet used; the owner holds `lock` when it reads them.
-        error: what the source raised; it comes after all its items.
+        error: what the source raised, `SystemExit` too; it comes after all its items.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Intake(Generic[Request, Item]):
             changed: told when the first item arrives, the limit is reached and the source ends.
         """
         self.items: deque[Item] = deque()
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self._source = source
         self._prepare, self._limit, self._changed = prepare, limit, changed
         self._waiting_since = 0.0
@@ -95,12 +95,12 @@ class Intake(Generic[Request, Item]):
 
     def _take_all(self) -> None:
         source, self._source = self._source, ()
-        error = None
+        error: BaseException | None = None
         try:
             for index, request in enumerate(source):
                 if not self._put(self._prepare(index, request)):
                     break
-        except Exception as raised:  # noqa: BLE001 - the caller's own, handed to the caller
+        except BaseException as raised:  # noqa: BLE001 - the caller's own, handed to the caller
             error = raised
         with self._changed:
             self.error, self._ended = error, True

@@ -59,8 +59,8 @@ class MapOptions:
     """How requests are batched and answers come back.
 
     Attributes:
-        max_batch_tokens: most samples times padded tokens of a batch; a single longer request
-            still runs.
+        max_batch_tokens: most samples times padded tokens of a batch; the smallest batch that the
+            model takes runs even if it has more.
         order: `input` hands answers out in the caller's order, `completed` as they come.
         window: requests that are sorted together. A larger one pads less, but beside the batches in
             flight two windows of requests and one of answers may be in memory.

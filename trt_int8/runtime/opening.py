@@ -17,9 +17,9 @@ from trt_int8.runtime.cpu.options import CpuOptions
 from trt_int8.runtime.cpu.threads import default_threads
 from trt_int8.runtime.device import Device, choose_device
 from trt_int8.runtime.fixed import for_cpu, with_shapes
-from trt_int8.runtime.gpu.backend import open_engine
+from trt_int8.runtime.gpu.backend import GpuOptions, open_engine
 from trt_int8.runtime.gpu.cards import find_card
-from trt_int8.runtime.options import SessionOptions
+from trt_int8.runtime.options import SessionOptions, is_count
 from trt_int8.runtime.tensors import Shape, Signature, read_signature
 from trt_int8.spec.build import Precision
 
@@ -53,8 +53,8 @@ class Loaded:
 
 def load_bundle(folder: Path, asked: Asked) -> Loaded:
     """Check a bundle, then load it. What it raises, `Session.open` says."""
-    if asked.workers < 1:
-        raise RequestError(f"workers is {asked.workers}", wanted="1 or more", todo="correct it")
+    if not is_count(asked.workers):
+        raise RequestError(f"workers is {asked.workers!r}", wanted="1 or more", todo="correct it")
     precision, options = asked.precision, asked.options
     device = choose_device(asked.device, load_manifest(folder), precision=precision)
     if device.kind == "cuda":
@@ -66,7 +66,9 @@ def load_bundle(folder: Path, asked: Asked) -> Loaded:
     if device.kind == "cuda":
         # The engine keeps its own profiles, whichever shapes the session uses of them.
         signature = with_shapes(whole, options.shapes)
-        backend = open_engine(checked, whole, device.index, asked.workers)
+        graphs = max(options.graphs, len(options.shapes))
+        gpu = GpuOptions(asked.workers, graphs, options.cuda_graphs)
+        backend = open_engine(checked, whole, device.index, gpu)
     else:
         signature = with_shapes(for_cpu(whole), options.shapes)
         backend = _start_on_cpu(model, signature, asked.workers, options)

@@ -20,13 +20,25 @@ class BatchSizes:
 
     Attributes:
         ranges: (shortest, longest, fewest, most): token counts and samples, one per profile.
+        tokens: most samples times length at once; None if there is no limit.
     """
 
     ranges: tuple[tuple[int, int, int, int], ...]
+    tokens: int | None = None
 
     def most(self, length: int) -> int:
         """Samples of the largest batch of this length; 1 if no profile holds it."""
-        return max((one[3] for one in self.ranges if one[0] <= length <= one[1]), default=1)
+        most = max((one[3] for one in self.ranges if one[0] <= length <= one[1]), default=1)
+        return most if self.tokens is None else min(most, max(1, self.tokens // length))
+
+    def within(self, limit: int, length: int) -> int:
+        """Samples of the largest batch of this length up to a limit, or else of the least there is.
+
+        A batch that is filled costs as much as a full one, so none should be cut to the limit.
+        """
+        fitting = [one[2:] for one in self.ranges if one[0] <= length <= one[1]]
+        sizes = [min(limit, most) for fewest, most in fitting if fewest <= limit]
+        return max(sizes) if sizes else min((fewest for fewest, _ in fitting), default=1)
 
     def rows(self, samples: int, length: int) -> int:
         """The smallest batch that holds these samples: profiles may start above 1."""
@@ -66,7 +78,8 @@ class PackOptions:
     """How requests become batches.
 
     Attributes:
-        max_batch_tokens: rows times bucket of a batch; one request runs even if it is longer.
+        max_batch_tokens: rows times bucket of a batch; the smallest that the model takes runs even
+            if it is longer.
         sizes: samples that the model takes at once.
         merge: whether the part-filled last batch of a bucket may take in that of the next shorter
             one. It saves a run, but such a request is computed at another length than alone, so
@@ -153,7 +166,7 @@ def _unsorted(tokens: Sequence[int], batches: int, buckets: Buckets | None) -> i
 
 
 def _most(length: int, options: PackOptions) -> int:
-    return max(1, min(options.max_batch_tokens // length, options.sizes.most(length)))
+    return options.sizes.within(max(1, options.max_batch_tokens // length), length)
 
 
 def _merged(batches: Sequence[Batch], options: PackOptions) -> list[Batch]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 
 from trt_int8.errors import SessionError
 from trt_int8.runtime.backend import Feeds, Outputs
@@ -13,6 +16,9 @@ from trt_int8.runtime.backend import Feeds, Outputs
 # Requests that wait per worker before `submit` blocks: enough that no worker ever idles while a
 # caller prepares the next one, few enough that a cancelled caller leaves little behind.
 _WAITING_PER_WORKER = 4
+# What threads take, one after the other; None ends a thread. A SimpleQueue, because the collector
+# may end a pool in the middle of any call, and only its `put` may then be called again.
+_Jobs = queue.SimpleQueue[Callable[[], None] | None]
 
 
 class WorkerPool:
@@ -21,6 +27,10 @@ class WorkerPool:
     A worker is a slot (an inference request, a context and stream): whoever holds its number may
     use it. `run` uses one in the calling thread, which costs no switch of threads; `submit` hands
     the work to the pool's own threads, which are made on first use.
+
+    The threads keep nothing alive: a pool that is dropped ends them when its last request is done.
+    When the interpreter ends, a pool that is open is closed, because native code that still runs
+    then aborts the process.
     """
 
     def __init__(self, work: Callable[[int, Feeds], Outputs], workers: int, name: str) -> None:
@@ -35,10 +45,11 @@ class WorkerPool:
         self._slots: queue.SimpleQueue[int] = queue.SimpleQueue()
         for number in range(workers):
             self._slots.put(number)
-        self._jobs: queue.Queue[tuple[Future[Outputs], Feeds] | None] = queue.Queue(
-            workers * _WAITING_PER_WORKER
-        )
+        self._jobs: _Jobs = queue.SimpleQueue()
+        self._room = threading.Semaphore(workers * _WAITING_PER_WORKER)
         self._threads: list[threading.Thread] = []
+        self._process = os.getpid()
+        weakref.finalize(self, _end, weakref.ref(self), self._jobs, self._threads)
         # Guards the four below: what is open may be used, and is closed once.
         self._changed = threading.Condition()
         self._closing = False
@@ -66,32 +77,40 @@ class WorkerPool:
         self._enter()
         try:
             self._start_threads()
-            job: tuple[Future[Outputs], Feeds] = (Future(), feeds)
-            if threading.current_thread() not in self._threads:
-                self._jobs.put(job)
-                return job[0]
-            try:  # a callback of a future: if this thread waited, nobody might empty the queue
-                self._jobs.put_nowait(job)
-            except queue.Full:
-                self._finish(*job)
-            return job[0]
+            future: Future[Outputs] = Future()
+            # In a callback of a future: if this thread waited, nobody might empty the queue.
+            if self._room.acquire(blocking=not self._is_inside()):
+                self._jobs.put(partial(self._finish, future, feeds))
+            else:
+                self._finish(future, feeds)
+            return future
         finally:
             self._leave()
 
     def close(self) -> bool:
         """Refuse new requests, finish those that were taken, end the threads.
 
+        In a callback of a future, which runs on a worker, it finishes them itself; if another
+        thread is closing the pool already, it does not wait for that one, which waits for it.
+
         Returns:
             True for the call that closed it, so that one caller frees what the workers used.
         """
+        if os.getpid() != self._process:
+            return False
+        inside = self._is_inside()
         with self._changed:
             if self._closing:
-                self._changed.wait_for(lambda: self._closed)
+                self._changed.wait_for(lambda: self._closed or inside)
                 return False
             self._closing = True
+            # Whoever waits for room was taken, and this may be the thread that would make it.
+            self._room.release(self._busy + 1)
             self._changed.wait_for(lambda: self._busy == 0)
-        for _ in self._threads:
+        for _ in range(len(self._threads) + inside):
             self._jobs.put(None)
+        if inside:
+            _serve(self._jobs, self._room)
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join()
@@ -100,7 +119,16 @@ class WorkerPool:
             self._changed.notify_all()
         return True
 
+    def _is_inside(self) -> bool:
+        return threading.current_thread() in self._threads
+
     def _enter(self) -> None:
+        if os.getpid() != self._process:
+            raise SessionError(
+                f"a request to {self._name}, which another process opened before it was forked",
+                wanted="a session that this process opened: threads do not survive a fork",
+                todo="open it in each process, or start processes with the method 'spawn'",
+            )
         with self._changed:
             if self._closing:
                 raise SessionError(
@@ -119,16 +147,13 @@ class WorkerPool:
         with self._changed:
             for number in range(len(self._threads), self._workers):
                 thread = threading.Thread(
-                    target=self._serve, name=f"{self._name}-{number}", daemon=True
+                    target=_serve,
+                    args=(self._jobs, self._room),
+                    name=f"{self._name}-{number}",
+                    daemon=True,
                 )
-                self._threads.append(thread)
                 thread.start()
-
-    def _serve(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            self._finish(*job)
-            # Nothing of the last request is to stay alive while this thread waits for the next.
-            del job
+                self._threads.append(thread)
 
     def _finish(self, future: Future[Outputs], feeds: Feeds) -> None:
         if not future.set_running_or_notify_cancel():
@@ -146,3 +171,21 @@ class WorkerPool:
             return self._work(number, feeds)
         finally:
             self._slots.put(number)
+
+
+def _serve(jobs: _Jobs, room: threading.Semaphore) -> None:
+    while (job := jobs.get()) is not None:
+        room.release()
+        job()
+        # Nothing of the last request is to stay alive while this thread waits for the next.
+        del job
+
+
+def _end(pool: weakref.ref[WorkerPool], jobs: _Jobs, threads: Sequence[threading.Thread]) -> None:
+    """The pool is no longer there, or the interpreter ends."""
+    alive = pool()
+    if alive is not None:
+        alive.close()
+        return
+    for _ in threads:
+        jobs.put(None)

@@ -9,16 +9,16 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 
+from trt_int8.runtime.arrays import shape_of
 from trt_int8.runtime.backend import Backend, Feeds, Outputs
 from trt_int8.runtime.buckets import Buckets, buckets_of, can_pad
 from trt_int8.runtime.checks import CheckedBundle
 from trt_int8.runtime.device import Device
-from trt_int8.runtime.fixed import Piece, any_batch, cut_rows, join_rows
+from trt_int8.runtime.fixed import Piece, any_batch, cut_rows, join_rows, run_pieces, run_sizes
 from trt_int8.runtime.futures import Joined
 from trt_int8.runtime.mapping import MapOptions, MapRun, Order, map_requests
 from trt_int8.runtime.opening import Asked, Loaded, load_bundle
 from trt_int8.runtime.options import SessionOptions
-from trt_int8.runtime.packing import batch_sizes
 from trt_int8.runtime.padding import FeedChecker, Side, cut_outputs, pad_request, token_count
 from trt_int8.runtime.plain import PlainShapes
 from trt_int8.runtime.tensors import Signature, TensorInfo
@@ -47,7 +47,7 @@ class Session:
         self._checked, self._device = loaded.checked, loaded.device
         self._backend, self._signature = loaded.backend, loaded.signature
         self._buckets = buckets_of(loaded.signature)
-        self._sizes = batch_sizes(loaded.signature)
+        self._sizes = run_sizes(loaded.signature, loaded.device.kind)
         self._taken = any_batch(loaded.signature)
         self._checker = FeedChecker(self._taken, allow_device=loaded.device.kind == "cuda")
         self._pads = can_pad(loaded.signature)
@@ -193,22 +193,22 @@ class Session:
         pieces, tokens = self._prepare(feeds)
         if shapes and pieces[0].is_whole(shapes):
             self._plain.add(shapes)
-        if len(pieces) > 1 and self.workers > 1:
-            return self._join(pieces, tokens, self._submit_all(pieces))
-        return self._finish(pieces, tokens, [self._backend.run(each.feeds) for each in pieces])
+        return self._finish(pieces, tokens, run_pieces(self._backend, pieces))
 
     def run_async(self, feeds: Feeds) -> Future[Outputs]:
         """Start one request; the future ends with what `run` returns or raises.
 
         Blocks while the workers' queue is full. A request that has not begun can be cancelled.
-        Callbacks of the future run on a worker and should be short.
+        Callbacks of the future run on a worker: they should be short, and never wait for another
+        future or map, as this may be the worker that would run it. `run` and `close` they may call.
 
         Raises:
             RequestError: it does not fit the model.
             SessionError: the session is closed.
         """
         pieces, tokens = self._prepare(feeds)
-        return Joined(self._submit_all(pieces), partial(self._finish, pieces, tokens))
+        futures = [self._backend.submit(each.feeds) for each in pieces]
+        return Joined(futures, partial(self._finish, pieces, tokens))
 
     def map(
         self,
@@ -223,14 +223,16 @@ class Session:
         Args:
             requests: feeds of one sample each, without the batch axis; may be endless.
             max_batch_tokens: most samples times padded tokens of a batch; overrides `options`. If
-                neither says it, 1024 on a CPU, whose caches hold no more, and 4096 on a GPU.
+                neither says it, 4096 on a GPU, on a CPU 1024 or the largest of its fixed shapes.
             order: of the answers: `input` (default), or `completed` as they come; overrides
                 `options`.
             options: all limits.
         """
         chosen = options or MapOptions()
         if options is None and self._device.kind == "cpu":
-            chosen = replace(chosen, max_batch_tokens=_CPU_BATCH_TOKENS)
+            sizes = [longest * most for _, longest, _, most in self._sizes.ranges]
+            tokens = max(sizes) if self._signature.profiles else _CPU_BATCH_TOKENS
+            chosen = replace(chosen, max_batch_tokens=tokens)
         if max_batch_tokens is not None:
             chosen = replace(chosen, max_batch_tokens=max_batch_tokens)
         if order is not None:
@@ -242,6 +244,7 @@ class Session:
 
         It is what `map` calls; `run_async` is for everyone else.
         """
+        self._check_fits(feeds)
         return self._backend.submit(feeds)
 
     def warm_up(
@@ -279,15 +282,18 @@ class Session:
         if self._buckets is not None and self._pads:
             length = self._buckets.bucket(tokens)
             checked = pad_request(checked, self._signature, self.pad_values, length, self.pad_side)
-        return list(cut_rows(checked, length or 1, self._sizes)), tokens
+        pieces = list(cut_rows(checked, length or 1, self._sizes))
+        for each in pieces:
+            self._check_fits(each.feeds)
+        return pieces, tokens
 
-    def _submit_all(self, pieces: list[Piece]) -> list[Future[Outputs]]:
-        return [self._backend.submit(each.feeds) for each in pieces]
-
-    def _join(self, pieces: list[Piece], tokens: int, futures: list[Future[Outputs]]) -> Outputs:
-        return self._finish(pieces, tokens, [future.result() for future in futures])
+    def _check_fits(self, feeds: Feeds) -> None:
+        # What is padded goes to a length of a profile; what is not may lie between them.
+        if self._signature.profiles and not self._pads:
+            self._signature.profile_of({name: shape_of(array) for name, array in feeds.items()})
 
     def _finish(self, pieces: list[Piece], tokens: int, outputs: list[Outputs]) -> Outputs:
-        rows = (each.rows for each in pieces)
-        joined = join_rows(list(zip(outputs, rows, strict=True)), self._signature)
+        padded = token_count(pieces[0].feeds, self._signature) != tokens
+        given = list(zip(outputs, pieces, strict=True))
+        joined = join_rows(given, self._signature, padded=padded)
         return cut_outputs(joined, self._signature, tokens, self.pad_side)

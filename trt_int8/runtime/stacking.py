@@ -70,6 +70,8 @@ class Stacker:
             one.name: bool(one.axes) and (fixed or not isinstance(one.axes[0], int))
             for one in signature.outputs
         }
+        # Rows that cannot be told apart: the first axis counts tokens.
+        self._turned = {one.name for one in signature.outputs if 0 in token_axes_of(one, signature)}
         self._cut = {
             one.name: tuple(axis - self._rows[one.name] for axis in token_axes_of(one, signature))
             if pads
@@ -125,7 +127,7 @@ class Stacker:
             SessionError: an output does not have one row per sample.
         """
         for name, array in outputs.items():
-            if self._rows[name] and array.shape[:1] != (rows,):
+            if name in self._turned or (self._rows[name] and array.shape[:1] != (rows,)):
                 raise SessionError(
                     f"output {name!r} has the shape {list(array.shape)} for {rows} samples",
                     wanted="one row per sample",

@@ -55,7 +55,8 @@ class Signature:
     Attributes:
         inputs: in the order of the graph.
         outputs: in the order of the graph.
-        token_axes: per input the axis that counts tokens, where it has one.
+        token_axes: per input the axis that counts tokens, where it has one: a dynamic one, or one
+            of fixed size if the model has a mask.
         mask: the input that marks real tokens; None if the model has none, and then nothing may be
             padded along the token axis.
         profiles: ranges of sizes that the engine takes; a request must fit one of them whole.
@@ -76,6 +77,15 @@ class Signature:
             )
             if isinstance(axis, str):
                 return axis
+        return None
+
+    @property
+    def fixed_tokens(self) -> int | None:
+        """Tokens of a model that takes texts of one padded length only; None if it takes others."""
+        for given in self.inputs:
+            if given.name in self.token_axes:
+                axis = given.axes[self.token_axes[given.name]]
+                return axis if isinstance(axis, int) else None
         return None
 
     @property
@@ -126,10 +136,19 @@ def read_signature(source: bytes | Path, profiles: tuple[Profile, ...] = ()) -> 
     return Signature(
         inputs=inputs,
         outputs=tuple(_tensor(value) for value in model.graph.output),
-        token_axes=token_axes(known),
+        token_axes=token_axes(known) or _fixed_token_axes(known),
         mask=next((one.name for one in known if one.masks_tokens), None),
         profiles=profiles,
     )
+
+
+def _fixed_token_axes(inputs: tuple[ModelInput, ...]) -> dict[str, int]:
+    """The second axis of the mask, and of every other input that has an integer per token."""
+    length = next((one.axes[1] for one in inputs if one.masks_tokens), None)
+    if not isinstance(length, int):
+        return {}
+    holding = (one for one in inputs if one.holds_tokens or one.masks_tokens)
+    return {one.name: 1 for one in holding if one.axes[1] == length}
 
 
 def _tensor(value: onnx.ValueInfoProto) -> TensorInfo:

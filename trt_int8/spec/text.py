@@ -11,6 +11,7 @@ Task = Literal[
 ]
 Problem = Literal["single_label", "multi_label", "regression"]
 Side = Literal["left", "right"]
+Pooling = Literal["mean", "cls"]
 TOKENIZER_FOLDER = "tokenizer"
 
 
@@ -26,6 +27,8 @@ class TextSettings(Frozen):
         padding_side: where tokens are added to reach the length of a batch.
         truncation_side: where tokens are left out of a text that is too long.
         max_tokens: longest text in tokens, special ones included; None if unlimited.
+        pooling: how hidden states of `features` become one vector.
+        normalize: divide that vector by its L2 norm.
     """
 
     task: Task
@@ -36,3 +39,5 @@ class TextSettings(Frozen):
     padding_side: Side = "right"
     truncation_side: Side = "right"
     max_tokens: int | None = None
+    pooling: Pooling = "mean"
+    normalize: bool = False

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -7,7 +9,7 @@ import pytest
 from onnx import TensorProto
 
 from tests.support.tiny_int8 import feeds, graph, wanted
-from trt_int8.errors import GraphError
+from trt_int8.errors import GraphError, UnsafePathError
 from trt_int8.runtime.cpu.graph import cpu_graph
 
 
@@ -33,3 +35,14 @@ def test_it_computes_the_same() -> None:
 def test_what_is_no_model_is_refused() -> None:
     with pytest.raises(GraphError, match="cannot be read"):
         cpu_graph(b"\xff\xff no model")
+
+
+def test_weights_in_a_file_that_nothing_has_checked_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "model.onnx"
+    onnx.save(graph(), str(file), save_as_external_data=True, location="w.bin", size_threshold=0)
+    monkeypatch.chdir(tmp_path)
+    assert Path("w.bin").is_file()
+    with pytest.raises(UnsafePathError, match="are in a file of their own"):
+        cpu_graph(file.read_bytes())

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
+import onnxruntime
 import pytest
 from onnx import numpy_helper
 
@@ -8,7 +12,7 @@ from tests.support.tiny_int8 import WEIGHT, WEIGHT_SCALE, feeds, graph, wanted
 from trt_int8.errors import SessionError
 from trt_int8.runtime.cpu.graph import cpu_graph
 from trt_int8.runtime.cpu.onnxruntime import OnnxRuntimeBackend
-from trt_int8.runtime.cpu.openvino import OpenVinoBackend
+from trt_int8.runtime.cpu.openvino import OpenVinoBackend, compiled
 from trt_int8.runtime.cpu.options import CpuOptions
 
 pytest.importorskip("openvino", reason="the extra openvino is not installed")
@@ -78,3 +82,47 @@ def test_a_request_that_it_cannot_run_is_an_error_and_the_next_one_runs() -> Non
     request = feeds(2, 4)
     np.testing.assert_allclose(backend.run(request)["means"], wanted(request)["means"], rtol=1e-6)
     backend.close()
+
+
+@dataclass
+class Core:
+    """Compiles nothing, and knows only some settings."""
+
+    known: set[str]
+
+    def compile_model(self, _model: str, _device: str, settings: dict[str, Any]) -> dict[str, Any]:
+        for name in settings.keys() - self.known:
+            raise RuntimeError(f"NotFound: Unsupported property {name} by CPU plugin.")
+        return settings
+
+
+def test_how_much_it_remembers_of_shapes_is_bounded_where_it_can_be() -> None:
+    bound = "CPU_RUNTIME_CACHE_CAPACITY"
+    assert 0 < compiled(Core({"NUM_STREAMS", bound}), "", {"NUM_STREAMS": 1})[bound] < 5000
+    assert compiled(Core({"NUM_STREAMS"}), "", {"NUM_STREAMS": 1}) == {"NUM_STREAMS": 1}
+    with pytest.raises(RuntimeError, match="OTHER"):
+        compiled(Core({bound}), "", {"OTHER": 1})
+
+
+def test_this_version_of_openvino_knows_the_bound() -> None:
+    core = __import__("openvino").Core()
+    settings = {"CPU_RUNTIME_CACHE_CAPACITY": 1000}
+    core.compile_model(core.read_model(model(), b""), "CPU", settings)
+    with pytest.raises(RuntimeError, match="NO_SUCH"):
+        core.compile_model(core.read_model(model(), b""), "CPU", {"NO_SUCH": 1})
+
+
+def test_without_openvino_as_many_threads_compute_as_were_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[int] = []
+
+    class Session(onnxruntime.InferenceSession):  # type: ignore[misc]
+        def __init__(self, model: bytes, settings: Any, **more: Any) -> None:
+            seen.append(settings.intra_op_num_threads)
+            super().__init__(model, settings, **more)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    for threads, workers in ((8, 2), (2, 2), (1, 4), (6, 1)):
+        OnnxRuntimeBackend(model(), CpuOptions(threads, workers)).close()
+    assert seen == [7, 1, 1, 6]

@@ -12,7 +12,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 Op = Callable[[], None]
-LEGACY = 1
+LEGACY, PER_THREAD = 1, 2
 CARD_MEMORY = 1 << 34
 
 
@@ -93,6 +93,7 @@ class Machine:
         self.ordinals: dict[int, int] = {}
         self.host: dict[int, Any] = {}
         self.streams: dict[int, Stream] = {LEGACY: Stream(blocking=True)}
+        self._of_threads: dict[int, Stream] = {}
         self.events: dict[int, tuple[Stream, int] | None] = {}
         self.graphs: dict[int, list[Op]] = {}
         self.executables: dict[int, list[Op]] = {}
@@ -175,6 +176,8 @@ class Machine:
     # ---- inside ----
 
     def _stream(self, handle: int) -> Stream:
+        if handle == PER_THREAD:
+            return self._of_threads.setdefault(threading.get_ident(), Stream(blocking=False))
         if handle not in self.streams:
             raise RefusedError(CUresult.CUDA_ERROR_INVALID_HANDLE)
         return self.streams[handle]

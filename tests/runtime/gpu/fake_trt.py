@@ -34,6 +34,7 @@ class FakeTrt:
         capturable: the engine can be captured.
         remembers: a capture that failed makes the next inference of its context fail, too.
         input_names, output_names: of the engine.
+        host_output: the first output is in host memory.
         data_dependent: the shape of `total` is not known before it runs.
         token_kind: type of the inputs.
         growth: `scores` repeats each token so often.
@@ -58,6 +59,8 @@ class FakeTrt:
         self.configs: list[RuntimeConfig] = []
         self.plans: list[bytes] = []
         self.logs: list[Any] = []
+        self.libraries: set[bytes] = set()
+        self.host_output = False
         self.ever: list[weakref.ref[Any]] = []
         if flavour != "8.6":
             self.ExecutionContextAllocationStrategy = Strategy
@@ -114,7 +117,11 @@ class Registry:
 
     def load_library(self, plugin_path: str) -> Any:
         with open(plugin_path, "rb") as file:  # noqa: PTH123
-            failed = self._trt.script.note("load_library", file.read())
+            code = file.read()
+        failed = self._trt.script.note("load_library", code)
+        if code in self._trt.libraries:  # "if any of the plugins are already registered"
+            return None
+        self._trt.libraries |= set() if failed else {code}
         return None if failed else object()
 
 
@@ -152,7 +159,8 @@ class Engine:
 
     def get_tensor_location(self, name: str) -> Location:
         assert name in self.trt.tensors
-        return Location.DEVICE
+        is_host = self.trt.host_output and name == self.trt.output_names[0]
+        return Location.HOST if is_host else Location.DEVICE
 
     def get_tensor_mode(self, name: str) -> Mode:
         return self.trt.tensors[name][0]

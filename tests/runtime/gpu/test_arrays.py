@@ -10,7 +10,7 @@ import pytest
 
 from tests.runtime.gpu.card_arrays import OnCard, on_card, on_card_later
 from tests.runtime.gpu.fake_cuda import FakeCuda
-from tests.runtime.gpu.fake_machine import LEGACY, Stream
+from tests.runtime.gpu.fake_machine import LEGACY, PER_THREAD, Stream
 from tests.runtime.gpu.opened import check, fresh, open_backend, opened, request
 from trt_int8.errors import RequestError
 from trt_int8.runtime.gpu.arrays import device_array
@@ -63,6 +63,22 @@ def test_an_array_that_is_still_being_written_is_waited_for(tmp_path: Path, vers
         del trt.cuda.streams[55]
 
 
+@pytest.mark.parametrize("way", ["run", "submit"])
+def test_what_the_caller_s_own_default_stream_writes_is_waited_for(
+    tmp_path: Path, way: str
+) -> None:
+    trt = fresh()
+    with opened(tmp_path, trt) as backend:
+        for seed in range(3):
+            feeds = request(3, 33, seed)
+            given = {
+                name: on_card_later(trt.cuda, array, PER_THREAD, version=3)
+                for name, array in feeds.items()
+            }
+            check(backend.run(given) if way == "run" else backend.submit(given).result(), feeds)
+            forget(trt.cuda, *given.values())
+
+
 def test_version_3_without_a_stream_is_not_waited_for(tmp_path: Path) -> None:
     trt = fresh()
     with opened(tmp_path, trt) as backend:
@@ -92,7 +108,9 @@ def test_an_array_of_another_type_than_the_engine_s_is_refused(tmp_path: Path) -
     backend = open_backend(tmp_path, trt)
     feeds = request(3, 33)
     given = on_card(trt.cuda, feeds["ids"])
-    with pytest.raises(RequestError, match=r"is int64 on cuda:0; wanted int32 on cuda:0"):
+    # Not "convert it": the session takes the type of the ONNX file only.
+    said = r"is int64 on cuda:0; wanted int32 on cuda:0, as the engine has it; send a NumPy array"
+    with pytest.raises(RequestError, match=said):
         backend.run({**feeds, "ids": given})
     backend.close()
 

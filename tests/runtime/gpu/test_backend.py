@@ -16,7 +16,7 @@ from tests.runtime.gpu.opened import (
     opened,
     request,
 )
-from trt_int8.errors import SessionError
+from trt_int8.errors import RequestError, SessionError
 
 SIZES = ((1, 17), (3, 33), (4, 64), (2, 65), (1, 299), (3, 33), (1, 17))
 ALLOCATIONS = ("cuMemAlloc", "cuMemHostAlloc", "create_execution_context", "cuStreamBeginCapture")
@@ -224,6 +224,28 @@ def test_rtx_captures_itself_and_compiles_the_right_kernels_at_once(tmp_path: Pa
         (config,) = trt.configs
         assert config.graphs is Graphs.WHOLE_GRAPH_CAPTURE  # type: ignore[attr-defined]
         assert config.kernels is Kernels.EAGER  # type: ignore[attr-defined]
+
+
+def test_without_capture_rtx_captures_nothing_either(tmp_path: Path) -> None:
+    trt = fresh("rtx")
+    with opened(tmp_path, trt, capture=False) as backend:
+        backend.run(request(3, 33))
+        (config,) = trt.configs
+        assert config.graphs is Graphs.DISABLED  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("value", [2**31, -(2**31) - 1, 2**32 + 5])
+def test_a_number_that_tensorrt_8_6_cannot_hold_is_refused(tmp_path: Path, value: int) -> None:
+    trt = fresh("8.6")
+    with opened(tmp_path, trt) as backend:
+        feeds = request(1, 17)
+        backend.run(feeds)
+        captures = trt.script.count("cuStreamBeginCapture")
+        wrong = {**feeds, "ids": np.where(np.arange(17) == 11, value, feeds["ids"])}
+        with pytest.raises(RequestError, match=rf"input 'ids' has values from .*{value}"):
+            backend.run(wrong)
+        check(backend.run(feeds), feeds)
+        assert trt.script.count("cuStreamBeginCapture") == captures
 
 
 def test_each_profile_has_contexts_of_its_own(tmp_path: Path) -> None:

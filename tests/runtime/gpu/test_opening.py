@@ -13,11 +13,12 @@ from tests.runtime.gpu.opened import (
     fresh,
     open_backend,
     opened,
+    request,
     signature,
 )
 from trt_int8.engine.flavour import local_sm
-from trt_int8.errors import BundleError, EngineError, SessionError
-from trt_int8.runtime.gpu import engine
+from trt_int8.errors import BundleError, EngineError, PluginLibraryError, SessionError
+from trt_int8.runtime.gpu import plugins
 from trt_int8.runtime.gpu.backend import EngineBackend, GpuOptions, open_engine
 from trt_int8.spec.build import Precision
 from trt_int8.spec.plugins import PluginEntry
@@ -45,6 +46,14 @@ def test_an_engine_with_types_that_numpy_lacks_is_refused(tmp_path: Path) -> Non
     assert trt.cuda.alive() == {}
 
 
+def test_an_engine_that_wants_memory_of_the_host_is_refused(tmp_path: Path) -> None:
+    trt = fresh()
+    trt.host_output = True
+    with pytest.raises(SessionError, match=r"'scores' of the engine is FLOAT in .*HOST"):
+        open_backend(tmp_path, trt)
+    assert trt.cuda.alive() == {}
+
+
 def test_an_output_whose_shape_depends_on_the_data_is_refused(tmp_path: Path) -> None:
     trt = fresh()
     trt.data_dependent = True
@@ -60,6 +69,25 @@ def test_an_engine_that_tensorrt_cannot_load_is_refused_with_its_reason(tmp_path
         match=r"deserialize_cuda_engine of TensorRT-RTX 1\.7\.1 failed \(Version tag does not",
     ):
         open_backend(tmp_path, trt)
+
+
+def test_a_driver_that_is_too_old_is_the_thing_to_update(tmp_path: Path) -> None:
+    trt = fresh()
+    trt.script.fail_name = "Runtime"
+    with pytest.raises(SessionError, match=r"error: 35\).*update the driver"):
+        open_backend(tmp_path, trt)
+
+
+def test_what_failed_before_does_not_explain_what_fails_now(tmp_path: Path) -> None:
+    trt = fresh()
+    trt.loads = False
+    with pytest.raises(SessionError, match="Version tag"):
+        open_backend(tmp_path / "first", trt)
+    trt.loads, trt.script.fail_name = True, "set_tensor_address"
+    backend = open_backend(tmp_path / "second", trt)
+    with pytest.raises(SessionError, match=r"failed \(no reason in its log\)"):
+        backend.run(request(1, 17))
+    backend.close()
 
 
 def test_a_card_without_enough_memory_says_so(tmp_path: Path) -> None:
@@ -91,7 +119,7 @@ def test_without_a_card_the_error_says_what_to_do(tmp_path: Path) -> None:
     pytest.importorskip("cuda.bindings.driver")
     pytest.importorskip("tensorrt_rtx")
     with pytest.raises(SessionError, match="cuInit of the CUDA driver gave"):
-        open_engine(checked_bundle(tmp_path, "rtx"), signature(), 0, 1)
+        open_engine(checked_bundle(tmp_path, "rtx"), signature(), 0)
 
 
 def test_all_sessions_share_one_logger_that_outlives_them(tmp_path: Path) -> None:
@@ -113,7 +141,7 @@ def test_our_plugins_are_registered_for_an_engine_that_calls_them(
     precision: Precision,
     wanted: int,
 ) -> None:
-    monkeypatch.setattr(engine, "register_plugins", lambda module: module.script.note("register"))
+    monkeypatch.setattr(plugins, "register_plugins", lambda module: module.script.note("register"))
     trt, plugin = fresh(flavour), PluginEntry(id="x", version="1", nodes=1, source_sha256="0")
     checked = checked_bundle(tmp_path, flavour, plugins=(plugin,))
     options = GpuOptions(cache_folder=tmp_path, driver=trt.cuda, tensorrt=trt)
@@ -145,3 +173,55 @@ def test_a_plugin_library_that_does_not_load_is_an_error_that_frees_all(
     with pytest.raises(EngineError, match=r"my\.so' cannot be loaded"):
         EngineBackend(checked, signature(), 0, GpuOptions(driver=trt.cuda, tensorrt=trt))
     assert (trt.cuda.alive(), trt.cuda.retained, trt.plans) == ({}, 0, [])
+
+
+def test_a_plugin_library_is_loaded_once_for_all_sessions_of_a_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trt_int8.runtime.checks.read_library", lambda *given: given[2].encode())
+    trt = fresh()
+    options = GpuOptions(driver=trt.cuda, tensorrt=trt)
+    for number, names in enumerate((["a.so"], ["a.so", "b.so"], ["b.so", "a.so"])):
+        libraries = {name: f"sha256 of {name}" for name in names}
+        checked = checked_bundle(tmp_path / str(number), "10", plugin_libraries=libraries)
+        EngineBackend(checked, signature(), 0, options).close()
+    loaded = [call[1] for call in trt.script.calls if call[0] == "load_library"]
+    assert loaded == [b"a.so", b"b.so"]
+
+
+def test_a_plugin_library_that_did_not_load_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trt_int8.runtime.checks.read_library", lambda *_: b"code")
+    trt = fresh()
+    options = GpuOptions(driver=trt.cuda, tensorrt=trt)
+    checked = checked_bundle(tmp_path, "10", plugin_libraries={"my.so": "0"})
+    trt.script.fail_name = "load_library"
+    with pytest.raises(EngineError, match="cannot be loaded"):
+        EngineBackend(checked, signature(), 0, options)
+    trt.script.fail_name = None
+    EngineBackend(checked, signature(), 0, options).close()
+    assert trt.script.count("load_library") == 2
+
+
+def no_room(*_: object, **__: object) -> str:
+    raise FileNotFoundError(2, "No usable temporary directory found")
+
+
+def test_an_engine_without_plugin_libraries_needs_no_temporary_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.mkdtemp", no_room)
+    with opened(tmp_path, fresh()):
+        pass
+
+
+def test_plugin_libraries_without_a_temporary_folder_are_one_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.mkdtemp", no_room)
+    trt = fresh()
+    checked = checked_bundle(tmp_path, "10", plugin_libraries={"my.so": "0"})
+    with pytest.raises(PluginLibraryError, match="set TMPDIR"):
+        EngineBackend(checked, signature(), 0, GpuOptions(driver=trt.cuda, tensorrt=trt))
+    assert (trt.cuda.alive(), trt.cuda.retained) == ({}, 0)

@@ -17,6 +17,7 @@ from tests.runtime.gpu.opened import Array, check_clean, fresh
 from tests.support.bundles import fill, manifest_of
 from trt_int8 import optional
 from trt_int8.errors import DeviceError
+from trt_int8.runtime.options import SessionOptions
 from trt_int8.runtime.session import Session
 from trt_int8.spec.build import Flavour
 from trt_int8.spec.manifest import MANIFEST_NAME, EngineEntry
@@ -116,6 +117,32 @@ def test_a_warm_session_captures_nothing_more(bundle: Path, trt: FakeTrt) -> Non
         for batch, tokens in ((1, 17), (3, 31)) * 4:
             session.run(feeds_of(batch, tokens))
         assert trt.script.count("cuStreamBeginCapture") == captures == 4
+    check_clean(trt)
+
+
+def test_a_session_may_do_without_graphs_or_keep_few(bundle: Path, trt: FakeTrt) -> None:
+    feeds = [feeds_of(1, tokens) for tokens in (17, 25, 17, 25)]
+    with Session.open(bundle, "cuda:0", options=SessionOptions(cuda_graphs=False)) as session:
+        for one in feeds:
+            check(session.run(one), one)
+    assert trt.script.count("cuStreamBeginCapture") == 0
+    with Session.open(bundle, "cuda:0", options=SessionOptions(graphs=1)) as session:
+        for one in feeds:
+            check(session.run(one), one)
+        assert trt.cuda.alive()["executables"] == 1
+    assert trt.script.count("cuStreamBeginCapture") == 4
+    check_clean(trt)
+
+
+def test_fixed_shapes_are_all_kept_ready(bundle: Path, trt: FakeTrt) -> None:
+    options = SessionOptions(shapes=((1, 32), (2, 48), (4, 64)), graphs=1)
+    with Session.open(bundle, "cuda:0", options=options) as session:
+        session.warm_up()
+        captures = trt.script.count("cuStreamBeginCapture")
+        for batch, tokens in ((1, 17), (2, 40), (4, 64)) * 2:
+            feeds = feeds_of(batch, tokens)
+            check(session.run(feeds), feeds)
+        assert trt.script.count("cuStreamBeginCapture") == captures == 3
     check_clean(trt)
 
 

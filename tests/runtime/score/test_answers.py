@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -102,3 +103,37 @@ def test_tallies_add_up_and_give_the_share_of_padding() -> None:
     both = Tally(tokens=10, padded_tokens=10, batches=1) + Tally(tokens=5, padded_tokens=10)
     assert both == Tally(tokens=15, padded_tokens=20, batches=1)
     assert (both.padding_share, Tally().padding_share) == (0.25, 0.0)
+
+
+def test_numbers_that_json_does_not_have_are_strings_wherever_they_are() -> None:
+    nan, inf = float("nan"), float("inf")
+    given = {"score": nan, "scores": np.array([inf], np.float32), "tags": [{"score": -inf}]}
+    line = encode([given], 0, "jsonl", {}).decode()
+
+    def refuse(name: str) -> None:
+        raise AssertionError(name)
+
+    assert json.loads(line, parse_constant=refuse) == {
+        "row": 0,
+        "score": "nan",
+        "scores": ["inf"],
+        "tags": [{"score": "-inf"}],
+    }
+
+
+def test_parts_in_parquet_can_be_read_as_one_table_whatever_is_in_the_first(
+    tmp_path: Path,
+) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    example = {"tags": [{"label": "", "score": 0.0}]}
+    shapes = {"v": ((2,), "float32")}
+    tagged = {"tags": [{"label": "x", "score": 0.5}], "v": np.array([0.1, 2], np.float32)}
+    empty = {"tags": [], "v": np.zeros(2, np.float32)}
+    rows: list[Answer | Fault] = [Fault("why"), empty, tagged]
+    for number, answer in enumerate(rows):
+        data = encode([answer], number, "parquet", shapes, example)
+        (tmp_path / f"part-{number}.parquet").write_bytes(data)
+    table = parquet.read_table(tmp_path)
+    assert table.column("tags").to_pylist() == [None, [], tagged["tags"]]
+    assert table.column("error").to_pylist() == ["why", None, None]
+    assert str(table.schema.field("v").type.value_type) == "float"

@@ -184,9 +184,9 @@ def test_a_worker_of_another_version_says_what_to_do(
     [
         ((8,), (), "auto", None, Pool(1, 8, 0)),
         ((8, 4, 16), (), "auto", None, Pool(3, 4, 0)),
-        ((8, 8), (), "cpu", 4, Pool(4, 4, 0)),
-        ((8, 8), (), "cpu", 3, Pool(3, 4, 0)),
-        ((2,), (), "cpu", 7, Pool(7, 1, 0)),
+        ((8, 8), (), "cpu", 4, Pool(4, 4, 0, 2)),
+        ((8, 8), (), "cpu", 3, Pool(3, 4, 0, 2)),
+        ((2,), (), "cpu", 7, Pool(7, 1, 0, 7)),
         ((0, 8), (), "auto", None, Pool(1, 8, 0)),
         ((8, 8), (4, 2), "auto", None, Pool(6, 1, 1)),
         ((8, 8), (4, 2), "cuda", 3, Pool(3, 1, 1)),

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -250,3 +251,23 @@ def test_data_that_do_not_exist_are_refused(tmp_path: Path) -> None:
 def test_standard_input_is_kept_as_lines(tmp_path: Path) -> None:
     path = copy_standard_input(tmp_path / "in.txt", io.BytesIO(b"a\nb"))
     assert texts_of(path) == [("a",), ("b",)]
+
+
+def test_blanks_around_a_text_belong_to_it(tmp_path: Path) -> None:
+    """As in `trt-int8 run`: a byte-level tokenizer tells " fox" from "fox"."""
+    path = write(tmp_path / "x.txt", " fox\u00a0\n a \t b\r\nlast\r\r\n")
+    assert texts_of(path) == [(" fox\u00a0",), (" a ", " b"), ("last\r",)]
+
+
+def test_a_byte_order_mark_before_a_quoted_column_is_no_part_of_its_name(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.csv", '\ufeff"text","a\nb"\r\n"x, y","1"\r\n')
+    assert texts_of(path) == [("x, y",)]
+
+
+def test_a_standard_input_that_is_closed_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(ScoreError, match="standard input is closed"):
+        copy_standard_input(tmp_path / "x.txt")
+    assert not list(tmp_path.iterdir())

@@ -171,3 +171,13 @@ def test_another_tokenizer_is_another_result(options: ScoreOptions, tmp_path: Pa
     (tmp_path / "tok" / "vocab.txt").write_text("x", encoding="utf-8")
     with pytest.raises(ScoreError, match="made with tokenizer_sha256"):
         run(changed)
+
+
+@pytest.mark.parametrize("line", [b"[]", b"{}", b"7", b"null", b'{"part": 1, "faults": []}', b"\0"])
+def test_lines_of_the_journal_that_a_disk_has_spoilt_do_not_count(
+    options: ScoreOptions, line: bytes
+) -> None:
+    stop_after(options, 2, KeyboardInterrupt())
+    with (options.out / "parts.jsonl").open("ab") as journal:
+        journal.write(line + b"\n")
+    assert run(options).parts_kept == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import tracemalloc
@@ -197,3 +198,56 @@ def test_memory_does_not_grow_with_the_number_of_rows(
     small, large = peak(1000), peak(40_000)
     assert small > 100_000  # the measurement sees the rows of a part
     assert large < 1.5 * small
+
+
+@pytest.mark.parametrize("name", ["input.txt", "errors.jsonl", "parts.jsonl"])
+def test_files_of_the_users_with_a_name_of_ours_are_kept(options: ScoreOptions, name: str) -> None:
+    """Also if they are the data."""
+    options.out.mkdir()
+    mine = options.out / name
+    mine.write_text('"mine"\n', encoding="utf-8")
+    data = mine if name == "input.txt" else options.data
+    for force in (False, True):
+        with pytest.raises(ScoreError, match=rf"holds '{name}' and no scored\.json"):
+            run(replace(options, data=data, force=force))
+    assert contents(options.out) == {name: b'"mine"\n'}
+
+
+def test_standard_input_of_a_process_that_is_refused_leaves_the_others_alone(
+    options: ScoreOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Second(Watcher):
+        def advance(self, record: Any) -> None:
+            monkeypatch.setattr(sys, "stdin", type("In", (), {"buffer": io.BytesIO(b"other")}))
+            with pytest.raises(ScoreError, match=r"another process works on"):
+                run(replace(options, data=Path("-")))
+            super().advance(record)
+
+    with options.data.open("rb") as stream:
+        monkeypatch.setattr(sys, "stdin", type("In", (), {"buffer": stream}))
+        run(replace(options, data=Path("-")), Second())
+    assert not list(options.out.glob(".*"))
+
+
+def test_what_a_killed_run_kept_of_standard_input_goes_with_the_next_one(
+    options: ScoreOptions,
+) -> None:
+    left = options.out / ".input-abc"
+    left.mkdir(parents=True)
+    (left / "input.txt").write_text("a", encoding="utf-8")
+    run(options)
+    assert not left.exists()
+
+
+def test_strict_counts_the_rows_that_failed_in_an_earlier_run(options: ScoreOptions) -> None:
+    run(options)
+    with pytest.raises(ScoreError, match=r"row 7 cannot be scored \(poisoned\); .*--strict"):
+        run(replace(options, strict=True))
+
+
+def test_results_do_not_go_into_the_bundle(options: ScoreOptions) -> None:
+    bundle = Path(options.scorer.bundle)
+    before = contents(bundle)
+    with pytest.raises(ScoreError, match="lies in the bundle"):
+        run(replace(options, out=bundle / "scored"))
+    assert contents(bundle) == before

@@ -12,10 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.runtime.score.conftest import bundle_of
 from tests.support import tiny_int8
 from tests.support.fake_scorer import Watcher
+from tests.support.text_models import write_wordpiece
 from trt_int8.errors import BundleError, ScoreError
 from trt_int8.runtime import intake
+from trt_int8.runtime.cpu.openvino import OpenVinoBackend
+from trt_int8.runtime.cpu.options import CpuOptions
+from trt_int8.runtime.cpu.threads import default_threads
+from trt_int8.runtime.score import scorer as scorer_module
 from trt_int8.runtime.score.opener import BundleScorer
 from trt_int8.runtime.score.rows import Columns
 from trt_int8.runtime.score.run import ScoreOptions, run_score
@@ -208,3 +214,38 @@ def test_batches_depend_on_the_rows_alone(
 def test_a_bundle_that_reads_no_text_is_refused_for_texts(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match=r"has no tokenizer; .*--tokenizer"):
         score(tmp_path, scorer(tiny_int8.bundle(tmp_path / "b")), TEXTS)
+
+
+def test_two_classes_of_one_name_keep_their_own_scores(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    names = {0: "same", 1: "other", 2: "same"}
+    kind = "ForSequenceClassification"
+    twins = bundle_of(tmp_path_factory, write_wordpiece, kind, id2label=names)
+    with Session.open(twins, "cpu") as session:
+        text = TextSession.over(session)
+        scores = sorted(label.score for label in text.classify(["The quick fox"])[0])
+    found = score(tmp_path, scorer(twins), ["The quick fox"])[0]["scores"]
+    assert sorted(found) == pytest.approx(scores, rel=1e-6)
+    assert len(set(found)) == 3
+
+
+def test_sessions_that_share_a_machine_share_its_cores_and_give_the_same_bits(
+    encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino")
+    asked: list[int] = []
+    start = OpenVinoBackend.__init__
+
+    def note(self: OpenVinoBackend, model: bytes, outputs: Any, given: CpuOptions) -> None:
+        asked.append(given.threads)
+        start(self, model, outputs, given)
+
+    monkeypatch.setattr(OpenVinoBackend, "__init__", note)
+    monkeypatch.setattr(scorer_module, "default_threads", lambda: 8)
+    found = []
+    for sharing in (1, 3, 99):
+        (tmp_path / str(sharing)).mkdir()
+        found.append(score(tmp_path / str(sharing), scorer(encoder, sharing=sharing), TEXTS))
+    assert asked == [default_threads(), 2, 1]
+    assert found[0] == found[1] == found[2]

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from trt_int8.model.heads import ExportWrapper, SentenceHead
-from trt_int8.runtime.text.pooling import Pooling, normalized, pool
+from trt_int8.runtime.text.pooling import normalized, pool
+from trt_int8.spec.text import Pooling
 
 
 def of_graph(hidden: np.ndarray, mask: np.ndarray, head: SentenceHead) -> np.ndarray:

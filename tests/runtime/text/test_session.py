@@ -225,7 +225,8 @@ def test_a_model_of_int32_without_token_types_gets_what_it_reads(encoder: TinyTe
             None,
         )
 
-        def map(self, requests: Any) -> list[Any]:
+        def map(self, requests: Any, *, max_batch_tokens: int | None) -> list[Any]:
+            assert max_batch_tokens is None
             seen.extend(requests)
             return []
 

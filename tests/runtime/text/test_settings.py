@@ -41,6 +41,8 @@ def config(architecture: str, **more: Any) -> dict[str, Any]:
         ((HIDDEN,), config("BertForTokenClassification"), "features"),
         ((SPANS[0],), config("BertForQuestionAnswering"), "features"),
         ((LOGITS_2,), {"architectures": None}, "features"),
+        ((LOGITS_2,), {"architectures": {"a": 1}}, "features"),
+        ((LOGITS_2,), {"architectures": 7}, "features"),
     ],
 )
 def test_a_task_needs_outputs_and_configuration_that_agree(
@@ -75,6 +77,7 @@ def test_labels_come_in_the_order_of_the_logits_or_not_at_all(
         ("regression", 1, "regression"),
         ("multi_label_classification", 3, "multi_label"),
         ("single_label_classification", 3, "single_label"),
+        ("single_label_classification", 1, "multi_label"),
     ],
 )
 def test_the_problem_is_that_of_transformers_pipeline(
@@ -132,3 +135,14 @@ def test_a_damaged_file_is_named(content: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes(content.encode("latin-1"))
     with pytest.raises(BundleError, match=r"config\.json' cannot be read"):
         read_settings(tmp_path, signature(96))
+
+
+def test_tokens_have_one_tag_each_whatever_the_configuration_says() -> None:
+    given = config("BertForTokenClassification", problem_type="multi_label_classification")
+    assert model_settings((LOGITS_3,), given).problem == "single_label"
+
+
+def test_a_number_of_classes_that_is_none_does_no_harm() -> None:
+    output = TensorInfo("logits", "float32", ("batch", "classes"))
+    given = config("BertForSequenceClassification", num_labels="three")
+    assert model_settings((output,), given).problem == "single_label"

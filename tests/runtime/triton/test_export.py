@@ -177,6 +177,7 @@ def test_the_server_command_names_the_plugin_libraries(tmp_path: Path) -> None:
     assert (repo / "tiny" / "1" / "libmine.so").read_bytes() == library
     script = (repo / "run.sh").read_text(encoding="utf-8")
     assert " --backend-config=tensorrt,plugins=/models/tiny/1/libmine.so" in script
+    assert " --disable-auto-complete-config " in script
     assert "LD_PRELOAD=/models/tiny/1/libmine.so " in (repo / "README.md").read_text()
 
 
@@ -203,6 +204,8 @@ def test_the_script_is_a_shell_script_that_asks_for_the_image(
         ({"device": "cpu", "backend": "tensorrt"}, DeviceError),
         ({"name": "a/b"}, RequestError),
         ({"name": ".."}, RequestError),
+        ({"name": "run.sh"}, RequestError),
+        ({"name": "Dockerfile"}, RequestError),
         ({"precision": "fp8"}, RequestError),
         ({"max_batch": 0}, RequestError),
         ({"instances": -1}, RequestError),
@@ -216,7 +219,20 @@ def test_odd_options_are_refused(options: dict[str, object], error: type[Excepti
 
 @pytest.mark.parametrize(
     ("given", "name"),
-    [("org/model v2", "org_model_v2"), ("../x", "_x"), ("北京", "_"), ("...", "model")],
+    [
+        ("org/model v2", "org_model_v2"),
+        ("../x", "_x"),
+        ("北京", "_"),
+        ("...", "model"),
+        ("run.sh", "run.sh_"),
+    ],
 )
 def test_the_name_of_a_bundle_becomes_a_name_for_an_address(given: str, name: str) -> None:
     assert model_name(None, given) == name
+
+
+def test_a_repository_does_not_go_into_the_bundle(tmp_path: Path, bundle: Path) -> None:
+    before = contents(bundle)
+    with pytest.raises(BundleError, match="lies in the bundle"):
+        export_triton(bundle, bundle / "repo", CPU)
+    assert contents(bundle) == before

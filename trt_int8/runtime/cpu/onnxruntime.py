@@ -28,7 +28,8 @@ class OnnxRuntimeBackend:
         self.workers = options.workers
         self.name = f"ONNX Runtime {onnxruntime.__version__}"
         settings = onnxruntime.SessionOptions()
-        settings.intra_op_num_threads = max(1, options.threads // options.workers)
+        # The callers compute too, as many as there are workers; all share the session's threads.
+        settings.intra_op_num_threads = max(1, options.threads - options.workers + 1)
         settings.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(

@@ -15,6 +15,10 @@ from trt_int8.runtime.cpu.options import CpuOptions
 from trt_int8.runtime.pool import WorkerPool
 from trt_int8.runtime.tensors import Shape
 
+_KERNELS_KEPT = "CPU_RUNTIME_CACHE_CAPACITY"
+# MiniLM takes about 20 for a shape, so that some 50 shapes stay: more than a bundle has buckets.
+_MOST_KERNELS = 1000
+
 
 class OpenVinoBackend:
     """One compiled model with an inference request per worker; several threads may call it.
@@ -46,7 +50,7 @@ class OpenVinoBackend:
             opened = core.read_model(model, b"")
             settings = _settings(options)
             self._models = [
-                core.compile_model(_reshaped(opened, shapes), "CPU", settings)
+                compiled(core, _reshaped(opened, shapes), settings)
                 for shapes in options.shapes or ({},)
             ]
         except RuntimeError as error:
@@ -113,6 +117,20 @@ class OpenVinoBackend:
             wanted="operators and sizes it supports",
             todo="correct the request, or open the session with the other CPU runtime",
         )
+
+
+def compiled(core: Any, model: Any, settings: Mapping[str, Any]) -> Any:
+    """The model, compiled for the CPU with a bound on what OpenVINO remembers of its shapes.
+
+    Its own bound is 5000 kernels, a gigabyte and more of a small model after some hundred shapes.
+    It is no documented setting, so a version that does not know it goes without.
+    """
+    try:
+        return core.compile_model(model, "CPU", {**settings, _KERNELS_KEPT: _MOST_KERNELS})
+    except RuntimeError as error:
+        if _KERNELS_KEPT not in str(error):
+            raise
+        return core.compile_model(model, "CPU", dict(settings))
 
 
 def _reshaped(model: Any, shapes: Mapping[str, Shape]) -> Any:

@@ -15,8 +15,10 @@ from trt_int8.errors import RequestError
 
 Shape = tuple[int, ...]
 
-# CUDA's handle of the legacy default stream (CU_STREAM_LEGACY).
+# CUDA's handles of the legacy default stream, and of the calling thread's own default stream
+# (CU_STREAM_LEGACY, CU_STREAM_PER_THREAD).
 LEGACY_STREAM = 1
+PER_THREAD_STREAM = 2
 
 
 @dataclass(frozen=True)

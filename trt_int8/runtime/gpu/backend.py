@@ -23,6 +23,7 @@ from trt_int8.engine.flavour import MODULE_OF
 from trt_int8.errors import SessionError
 from trt_int8.runtime.backend import Backend, Feeds, Outputs
 from trt_int8.runtime.checks import CheckedBundle
+from trt_int8.runtime.gpu.arrays import PER_THREAD_STREAM, device_array
 from trt_int8.runtime.gpu.cache import CacheFile
 from trt_int8.runtime.gpu.engine import LoadedEngine
 from trt_int8.runtime.gpu.memory import call_failed, current
@@ -40,7 +41,7 @@ class GpuOptions:
         workers: requests at the same time.
         graphs: how many shapes each worker keeps ready, each with a context and a CUDA graph; the
             one used longest ago goes first.
-        capture: use CUDA graphs at all.
+        capture: use CUDA graphs at all, TensorRT-RTX's own ones too.
         cache_folder: where TensorRT-RTX's runtime caches are kept; None for the user's own folder.
         driver: in tests, another module than `cuda.bindings.driver`.
         tensorrt: in tests, another module than the flavour's.
@@ -55,7 +56,7 @@ class GpuOptions:
 
 
 def open_engine(
-    checked: CheckedBundle, signature: Signature, index: int, workers: int = 1
+    checked: CheckedBundle, signature: Signature, index: int, options: GpuOptions | None = None
 ) -> Backend:
     """Load the engine of a checked bundle on card `index`.
 
@@ -65,7 +66,7 @@ def open_engine(
         BundleError: a file was changed since it was checked.
         EngineError, PluginError: the plugins cannot be loaded.
     """
-    return EngineBackend(checked, signature, index, GpuOptions(workers=workers))
+    return EngineBackend(checked, signature, index, options or GpuOptions())
 
 
 class EngineBackend:
@@ -111,6 +112,11 @@ class EngineBackend:
 
     def submit(self, feeds: Feeds) -> Future[Outputs]:
         """See `Backend.submit`."""
+        arrays = [device_array(name, value) for name, value in feeds.items()]
+        if any(array is not None and array.stream == PER_THREAD_STREAM for array in arrays):
+            # A worker's thread would wait for its own stream of that name instead of this one's.
+            with current(self._cuda, self._context):
+                self._cuda.call("cuStreamSynchronize", PER_THREAD_STREAM)
         return self._pool.submit(feeds)
 
     def close(self) -> None:
@@ -125,7 +131,7 @@ class EngineBackend:
     def _load(
         self, trt: Any, checked: CheckedBundle, signature: Signature, options: GpuOptions
     ) -> str:
-        engine = LoadedEngine(trt, checked, self._cache)
+        engine = LoadedEngine(trt, checked, self._cache, graphs=options.capture)
         self._resources.callback(engine.release)
         _check_names(engine, signature)
         if engine.has_own_graphs:

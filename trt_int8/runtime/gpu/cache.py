@@ -1,12 +1,24 @@
-"""TensorRT-RTX's runtime cache on disk: kernels it compiled for this card in earlier sessions."""
+"""TensorRT-RTX's runtime cache on disk: kernels it compiled for this card in earlier sessions.
+
+What is read back is code. It is taken only from a file that nobody but this user, or root, can have
+written, and only whole: TensorRT-RTX checks of which card and version a cache is, but it does not
+promise to survive a damaged one.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import os
+import stat
 from pathlib import Path
 
 from trt_int8.errors import PluginError
 from trt_int8.files import write_whole
 from trt_int8.plugins.compile import cache_folder
+
+# sha256 of what follows, at the beginning of the file.
+_SEAL_BYTES = hashlib.sha256().digest_size
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 class CacheFile:
@@ -28,9 +40,9 @@ class CacheFile:
         self.notes: list[str] = []
 
     def load(self) -> bytes:
-        """The stored cache; empty without one."""
+        """The stored cache; empty without one that is whole and this user's own."""
         try:
-            self._stored = self._path().read_bytes()
+            self._stored = self._read(self._path())
         except FileNotFoundError:
             pass
         except (OSError, PluginError) as error:
@@ -43,12 +55,34 @@ class CacheFile:
             return
         try:
             path = self._path()
-            # What is read back is code: nobody else is to write here.
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_whole(path, data)
+            write_whole(path, hashlib.sha256(data).digest() + data)
+            path.chmod(0o600)  # whatever the umask lets others do
         except (OSError, PluginError) as error:
             self.notes.append(f"the runtime cache is not kept: {error}")
+
+    def _read(self, path: Path) -> bytes:
+        _check_owner(path.parent, path.parent.stat())
+        with path.open("rb") as file:
+            _check_owner(path, os.fstat(file.fileno()))
+            data = file.read()
+        seal, cache = data[:_SEAL_BYTES], data[_SEAL_BYTES:]
+        if hashlib.sha256(cache).digest() != seal:
+            raise OSError(f"{str(path)!r} is damaged; it is made anew")
+        return cache
 
     def _path(self) -> Path:
         folder = self._folder if self._folder is not None else cache_folder().with_name("runtime")
         return folder / self._name
+
+
+def _check_owner(path: Path, found: os.stat_result) -> None:
+    """Refuse what another user owns or may write; only where there are such users."""
+    if not hasattr(os, "geteuid"):
+        return
+    if found.st_uid in (os.geteuid(), 0) and not found.st_mode & _OTHERS_WRITE:
+        return
+    raise PermissionError(
+        f"{str(path)!r} is another user's, or others may write it, and a cache is code: run"
+        " chmod go-w on it, or set TRT_INT8_CACHE to a folder of your own"
+    )

@@ -8,21 +8,18 @@ card; every name and call is checked against NVIDIA's own bindings
 from __future__ import annotations
 
 import functools
-import tempfile
 import threading
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from trt_int8.engine.adapter import register_libraries
-from trt_int8.engine.plugins import register_plugins
 from trt_int8.errors import SessionError
 from trt_int8.runtime.checks import CheckedBundle
 from trt_int8.runtime.gpu.cache import CacheFile
+from trt_int8.runtime.gpu.plugins import load_plugins
 from trt_int8.spec.build import Flavour
 
 Shape = tuple[int, ...]
@@ -37,6 +34,8 @@ _NUMPY_OF = {
     "INT64": "int64",
     "BOOL": "bool",
 }
+_FREE_MEMORY = "check the free memory with nvidia-smi, or build the bundle again on this machine"
+_NEW_DRIVER = "update the driver (nvidia-smi shows the newest CUDA it runs), or pass --device cpu"
 
 
 @dataclass(frozen=True)
@@ -67,13 +66,16 @@ class LoadedEngine:
         tensors: inputs and outputs.
     """
 
-    def __init__(self, trt: Any, checked: CheckedBundle, cache_file: CacheFile) -> None:
+    def __init__(
+        self, trt: Any, checked: CheckedBundle, cache_file: CacheFile, *, graphs: bool = True
+    ) -> None:
         """Register plugins, deserialise; the card's CUDA context is current.
 
         Args:
             trt: the imported package of the bundle's flavour.
             checked: the bundle.
             cache_file: TensorRT-RTX's runtime cache; not touched for other flavours.
+            graphs: let TensorRT-RTX capture CUDA graphs.
 
         Raises:
             SessionError: TensorRT refuses the engine, or it has something this runtime cannot run.
@@ -88,17 +90,17 @@ class LoadedEngine:
         self._log = _log_of(trt)
         self._config: Any = None
         self.has_own_graphs = False
-        _register(trt, self._log, checked)
+        load_plugins(trt, self._log, checked)
         try:
             runtime = trt.Runtime(self._log)
         except TypeError as error:
-            raise self.failed("Runtime()") from error
+            raise self.failed("Runtime()", _NEW_DRIVER) from error
         engine = runtime.deserialize_cuda_engine(checked.read_engine())
         if engine is None:
             raise self.failed("deserialize_cuda_engine")
         self._runtime, self._engine = runtime, engine
         if hasattr(trt, "IRuntimeCache"):
-            self._config = _rtx_config(trt, engine, cache_file.load())
+            self._config = _rtx_config(trt, engine, cache_file.load(), graphs=graphs)
             self.has_own_graphs = hasattr(self._config, "cuda_graph_strategy")
         self.profiles = int(engine.num_optimization_profiles)
         if hasattr(engine, "device_memory_size_v2"):
@@ -139,8 +141,15 @@ class LoadedEngine:
         Raises:
             SessionError: TensorRT makes none.
         """
+        trt, engine = self._trt, self._engine
         with self._making:
-            context = self._make_context()
+            if hasattr(trt, "IRuntimeCache"):
+                context = engine.create_execution_context(self._config)
+            elif hasattr(trt, "ExecutionContextAllocationStrategy"):
+                strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
+                context = engine.create_execution_context(strategy)
+            else:
+                context = engine.create_execution_context_without_device_memory()
         if context is None:
             raise self.failed("create_execution_context")
         if hasattr(context, "set_device_memory"):
@@ -148,15 +157,6 @@ class LoadedEngine:
         else:
             context.device_memory = scratch
         return context
-
-    def _make_context(self) -> Any:
-        trt, engine = self._trt, self._engine
-        if hasattr(trt, "IRuntimeCache"):
-            return engine.create_execution_context(self._config)
-        if hasattr(trt, "ExecutionContextAllocationStrategy"):
-            strategy = trt.ExecutionContextAllocationStrategy.USER_MANAGED
-            return engine.create_execution_context(strategy)
-        return engine.create_execution_context_without_device_memory()
 
     def set_shapes(
         self, context: Any, profile: int, shapes: Mapping[str, Shape], stream: int
@@ -219,35 +219,26 @@ class LoadedEngine:
         if not accepted:
             raise self.failed(call)
 
-    def failed(self, call: str) -> SessionError:
+    def failed(self, call: str, todo: str = _FREE_MEMORY) -> SessionError:
         """The error of a call that TensorRT refused, with what its log says."""
         return SessionError(
             f"{call} of {self.name} failed ({self._log.reason() or 'no reason in its log'})",
             wanted="an engine and sizes that this card and this TensorRT run",
-            todo="check the free memory with nvidia-smi, or build the bundle again on this machine",
+            todo=todo,
         )
 
 
-def _register(trt: Any, log: Any, checked: CheckedBundle) -> None:
-    manifest = checked.manifest
-    # A loaded library stays when its file goes, so nobody can change the file after its check.
-    with tempfile.TemporaryDirectory(prefix="trt-int8-") as folder:
-        paths = [Path(folder, name) for name in manifest.plugin_libraries]
-        for path in paths:
-            path.write_bytes(checked.read_library(path.name))
-        register_libraries(trt, log, map(str, paths))
-    if manifest.plugins and manifest.flavour is Flavour.TENSORRT and checked.precision == "int8":
-        register_plugins(trt)
-
-
-def _rtx_config(trt: Any, engine: Any, stored: bytes) -> Any:
+def _rtx_config(trt: Any, engine: Any, stored: bytes, *, graphs: bool) -> Any:
     """How TensorRT-RTX runs an engine, with the kernels that it compiled in earlier sessions."""
     config = engine.create_runtime_config()
     config.set_execution_context_allocation_strategy(
         trt.ExecutionContextAllocationStrategy.USER_MANAGED
     )
     if hasattr(config, "cuda_graph_strategy"):
-        config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+        strategies = trt.CudaGraphStrategy
+        config.cuda_graph_strategy = (
+            strategies.WHOLE_GRAPH_CAPTURE if graphs else strategies.DISABLED
+        )
     if hasattr(config, "dynamic_shapes_kernel_specialization_strategy"):
         # LAZY, the default, answers with other kernels until the right ones are compiled: the
         # same request would have other last bits later.
@@ -287,7 +278,9 @@ def _make_log(trt: Any) -> Any:
                 self.errors.append(" ".join(message.split()))
 
         def reason(self) -> str:
-            """The last errors in one line; empty without any."""
-            return " | ".join(self.errors)
+            """The last errors in one line, which are forgotten then; empty without any."""
+            told = " | ".join(self.errors.copy())
+            self.errors.clear()  # they are not to explain what fails later, elsewhere
+            return told
 
     return Log()

@@ -18,16 +18,34 @@ from trt_int8.errors import SessionError
 Shape = tuple[int, ...]
 
 
+# After these "the process must be terminated and relaunched" (CUDA driver API, CUresult): every
+# later call in this process gives the same error, in other sessions too.
+_ENDS_THE_PROCESS = {
+    "CUDA_ERROR_ILLEGAL_ADDRESS",
+    "CUDA_ERROR_LAUNCH_TIMEOUT",
+    "CUDA_ERROR_ASSERT",
+    "CUDA_ERROR_HARDWARE_STACK_ERROR",
+    "CUDA_ERROR_ILLEGAL_INSTRUCTION",
+    "CUDA_ERROR_MISALIGNED_ADDRESS",
+    "CUDA_ERROR_INVALID_ADDRESS_SPACE",
+    "CUDA_ERROR_INVALID_PC",
+    "CUDA_ERROR_LAUNCH_FAILED",
+}
+
+
 def call_failed(call: str, reason: str) -> SessionError:
     """The error of a driver call that failed while a session runs."""
-    memory = "OUT_OF_MEMORY" in reason
-    return SessionError(
-        f"{call} of the CUDA driver gave {reason}",
-        wanted="enough free memory on the card" if memory else "CUDA_SUCCESS",
-        todo="use fewer workers, or free memory on the card (see nvidia-smi)"
-        if memory
-        else "open the session again; if it stays, check the card with nvidia-smi",
-    )
+    wanted = "CUDA_SUCCESS"
+    todo = "open the session again; if it stays, check the card with nvidia-smi"
+    if reason in _ENDS_THE_PROCESS:
+        todo = "start this process anew: CUDA does nothing more in it, nor in a new session of it"
+    elif "OUT_OF_MEMORY" in reason and call == "cuMemHostAlloc":
+        wanted = "enough host memory that can be pinned"
+        todo = "use fewer workers, or raise the limit of memory of this process or container"
+    elif "OUT_OF_MEMORY" in reason:
+        wanted = "enough free memory on the card"
+        todo = "use fewer workers, or free memory on the card (see nvidia-smi)"
+    return SessionError(f"{call} of the CUDA driver gave {reason}", wanted=wanted, todo=todo)
 
 
 @contextlib.contextmanager

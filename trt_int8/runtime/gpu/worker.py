@@ -122,6 +122,7 @@ class GpuWorker:
             for name, array in given.items()
         }
         profile = self._shared.signature.profile_of(shapes)
+        self._check_values(feeds, given)
         # Arrays on the card are copied to the buffer's address, and their own address is no part of
         # the key: torch hands out other addresses all the time, each of which would cost a capture
         # of milliseconds, while the copy of some thousand tokens takes microseconds.
@@ -167,7 +168,6 @@ class GpuWorker:
 
     def _stage(self, plan: Plan, feeds: Feeds, given: Mapping[str, DeviceArray | None]) -> None:
         for copy in plan.copies_in:
-            # TensorRT 8.6 has int32 where the model has int64.
             np.copyto(copy.view, feeds[copy.name], casting="same_kind")
         on_card = {name: array for name, array in given.items() if array is not None}
         for stream in {array.stream for array in on_card.values()} - {None}:
@@ -187,9 +187,28 @@ class GpuWorker:
             raise RequestError(
                 f"input {tensor.name!r} is {array.dtype} on cuda:{ordinal}",
                 wanted=f"{tensor.dtype} on cuda:{self._shared.device}, as the engine has it",
-                todo="convert it and move it there, or send a NumPy array",
+                todo="send a NumPy array"
+                if array.dtype != tensor.dtype
+                else "move it there, or send a NumPy array",
             )
         return array
+
+    def _check_values(self, feeds: Feeds, given: Mapping[str, DeviceArray | None]) -> None:
+        """TensorRT 8.6 has int32 where the model has int64: refuse what would wrap around."""
+        for one in self._inputs:
+            array = feeds[one.name]
+            if given[one.name] is not None or array.dtype == one.dtype or not array.size:
+                continue
+            if one.dtype.kind not in "iu" or array.dtype.kind not in "iu":
+                continue
+            limits = np.iinfo(one.dtype)
+            lowest, highest = int(array.min()), int(array.max())
+            if lowest < limits.min or highest > limits.max:
+                raise RequestError(
+                    f"input {one.name!r} has values from {lowest} to {highest}",
+                    wanted=f"{limits.min} to {limits.max}: this TensorRT has no {array.dtype}",
+                    todo="correct them, or use TensorRT 10 or newer",
+                )
 
     def _capture(self, key: Key, plan: Plan) -> None:
         try:

@@ -8,6 +8,7 @@ import math
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -71,10 +72,13 @@ class Scorer(Protocol):
         backend: package and version that runs the model.
         shapes: per output that every row has as an array its shape and NumPy type; empty if
             answers are records only.
+        example: an answer, or the parts of it that are not in `shapes`; a table's columns have its
+            types, also in a part where no row could be scored.
     """
 
     backend: str
     shapes: Mapping[str, tuple[tuple[int, ...], str]]
+    example: Answer
 
     def score(self, rows: list[Row]) -> Scored:
         """Answer rows.
@@ -104,6 +108,7 @@ def encode(
     start: int,
     form: Format,
     shapes: Mapping[str, tuple[tuple[int, ...], str]],
+    example: Answer = MappingProxyType({}),
 ) -> bytes:
     """The file of a part.
 
@@ -114,6 +119,7 @@ def encode(
             `jsonl` an object per row with `row` and the answer or `error`; `parquet` the same as a
             table. In arrays a row that could not be scored is NaN (0 in integer arrays).
         shapes: of the arrays.
+        example: see `Scorer`.
 
     Raises:
         ScoreError: the answers are no arrays, or several, and `form` cannot hold that.
@@ -122,7 +128,8 @@ def encode(
     if form == "jsonl":
         return b"".join(_line(record) for record in _records(answers, start))
     if form == "parquet":
-        return _parquet(answers, start)
+        arrays = {name: np.empty((0,) * len(shape), kind) for name, (shape, kind) in shapes.items()}
+        return _parquet(answers, start, {**example, **arrays})
     stacked = {name: _stacked(answers, name, *shapes[name]) for name in shapes}
     if form == "npy":
         return _array_bytes(next(iter(stacked.values())))
@@ -184,7 +191,7 @@ def _line(record: dict[str, Any]) -> bytes:
 
 def _plain(value: Any) -> Any:
     if not isinstance(value, (np.ndarray, np.generic)):
-        return value
+        return _finite(value)
     if value.dtype == np.float32:
         # The shortest decimal that gives the same float32 again; a plain cast would print float64.
         value = value.astype(str).astype(np.float64)
@@ -195,21 +202,33 @@ def _finite(value: Any) -> Any:
     """NaN and infinity as strings: JSON (RFC 8259) has no such numbers."""
     if isinstance(value, list):
         return [_finite(each) for each in value]
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _parquet(answers: list[Answer | Fault], start: int) -> bytes:
+def _parquet(answers: list[Answer | Fault], start: int, example: Answer) -> bytes:
+    """A table whose columns do not depend on the answers, so that parts can be read as one."""
     arrow = optional.load("pyarrow")
-    names = dict.fromkeys(
-        name for answer in answers if not isinstance(answer, Fault) for name in answer
-    )
+    given = (name for answer in answers if not isinstance(answer, Fault) for name in answer)
     columns: dict[str, Any] = {"row": np.arange(start, start + len(answers), dtype=np.int64)}
-    for name in names:
+    for name in dict.fromkeys((*example, *given)):
         values = (None if isinstance(a, Fault) else a.get(name) for a in answers)
-        columns[name] = [v.tolist() if isinstance(v, np.ndarray) else v for v in values]
+        listed = [v.tolist() if isinstance(v, np.ndarray) else v for v in values]
+        kind = _column_type(arrow, example[name]) if name in example else None
+        columns[name] = arrow.array(listed, kind)
     columns["error"] = arrow.array(
         [a.reason if isinstance(a, Fault) else None for a in answers], arrow.string()
     )
     sink = arrow.BufferOutputStream()
     optional.load("pyarrow.parquet").write_table(arrow.table(columns), sink)
     return bytes(sink.getvalue())
+
+
+def _column_type(arrow: Any, value: Any) -> Any:
+    if not isinstance(value, np.ndarray):
+        return arrow.array([value]).type
+    kind = arrow.from_numpy_dtype(value.dtype)
+    for _ in range(value.ndim):
+        kind = arrow.list_(kind)
+    return kind

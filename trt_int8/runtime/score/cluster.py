@@ -7,7 +7,7 @@ import logging
 import pickle
 import socket
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -68,7 +68,7 @@ class Cluster:
         connect(ray, self.address, ScoreError)
         try:
             pool = size_pool(ray.nodes(), _device(opener), self.actors)
-            sent = send(opener, ray.put if self.ship else None)
+            sent = send(_sharing(opener, pool), ray.put if self.ship else None)
             job = Job(sent, data.columns, form, __version__)
             items = [{_PART: pickle.dumps(part)} for part in parts]
             yield from _stream(items, job, pool)
@@ -79,11 +79,19 @@ class Cluster:
 
 @dataclass(frozen=True)
 class Pool:
-    """Actors, and what Ray sets aside for each."""
+    """Actors, and what Ray sets aside for each.
+
+    Attributes:
+        size: actors.
+        cpus: of each.
+        gpus: of each.
+        per_machine: actors that share the cores of a machine; 1 if they run on GPUs.
+    """
 
     size: int
     cpus: float
     gpus: float
+    per_machine: int = 1
 
 
 def size_pool(nodes: Iterable[Mapping[str, Any]], device: str, actors: int | None) -> Pool:
@@ -107,7 +115,7 @@ def size_pool(nodes: Iterable[Mapping[str, Any]], device: str, actors: int | Non
     cores = [int(each["CPU"]) for each in alive if each.get("CPU", 0) >= 1] or [1]
     size = actors or len(cores)
     per_machine = -(-size // len(cores))
-    return Pool(size, max(1, min(cores) // per_machine), 0)
+    return Pool(size, max(1, min(cores) // per_machine), 0, per_machine)
 
 
 @dataclass(frozen=True)
@@ -196,6 +204,13 @@ def _quiet(data: Any) -> Iterator[None]:
     finally:
         context.enable_progress_bars = before[0]
         logger.setLevel(before[1])
+
+
+def _sharing(opener: Opener, pool: Pool) -> Opener:
+    """The opener for actors that share machines: a session alone takes all cores."""
+    if isinstance(opener, BundleScorer):
+        return replace(opener, sharing=pool.per_machine)
+    return opener
 
 
 def _device(opener: Opener) -> str:

@@ -52,7 +52,15 @@ class DataSet:
 
 
 def copy_standard_input(target: Path, stream: BinaryIO | None = None) -> Path:
-    """Keep standard input as a text file: it can be read once, and a part is cut from it later."""
+    """Keep standard input as a text file: it can be read once, and a part is cut from it later.
+
+    Raises:
+        ScoreError: it is closed.
+    """
+    if stream is None and sys.stdin is None:
+        raise ScoreError(
+            "standard input is closed", wanted="lines of text on it", todo="pipe them in"
+        )
     with target.open("wb") as out:
         shutil.copyfileobj(stream or sys.stdin.buffer, out)
     return target

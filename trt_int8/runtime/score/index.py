@@ -16,9 +16,9 @@ from trt_int8.spec.base import Frozen
 INDEX_NAME = "scored.json"
 JOURNAL_NAME = "parts.jsonl"
 ERRORS_NAME = "errors.jsonl"
-INPUT_NAME = "input.txt"
 SCORED_FORMAT: Final = "trt_int8-scored-1"
-_OURS = (INDEX_NAME, JOURNAL_NAME, ERRORS_NAME, INPUT_NAME)
+# A folder in the folder of the results: where a run keeps what came on standard input.
+INPUT_PREFIX = ".input-"
 
 
 class Terms(Frozen):
@@ -84,7 +84,7 @@ def check_folder(folder: Path) -> None:
         ScoreError: as said.
     """
     if folder.is_dir():
-        others = [p.name for p in folder.iterdir() if p.name not in _OURS and not is_partial(p)]
+        others = [p.name for p in folder.iterdir() if not _is_begun(p)]
         if not others or (folder / INDEX_NAME).is_file():
             return
         came = f"{str(folder)!r} holds {sorted(others)[0]!r} and no {INDEX_NAME}"
@@ -97,6 +97,16 @@ def check_folder(folder: Path) -> None:
         wanted="a new or empty folder, or one with earlier results",
         todo="choose another --out (nothing was deleted)",
     )
+
+
+def _is_begun(path: Path) -> bool:
+    """Whether a run that was killed before it wrote `scored.json` may have left it.
+
+    A name alone is not enough: `errors.jsonl` without an index is somebody else's.
+    """
+    if path.name == JOURNAL_NAME:
+        return path.is_file() and path.stat().st_size == 0
+    return is_partial(path) or (path.name.startswith(INPUT_PREFIX) and path.is_dir())
 
 
 def is_partial(path: Path) -> bool:

@@ -152,10 +152,19 @@ def _entries(journal: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     with journal.open("rb") as stream:
         while line := stream.readline():
             place = stream.tell() - len(line)
-            with contextlib.suppress(ValueError):  # a disk may lose what was not synced yet
-                entry = json.loads(line)
-                PartRecord.model_validate(entry["part"])
+            entry = _entry(line)
+            if entry is not None:
                 yield place, entry
+
+
+def _entry(line: bytes) -> dict[str, Any] | None:
+    """The content of a line; None for what a disk left where it lost what was not synced."""
+    with contextlib.suppress(ValueError):
+        entry = json.loads(line)
+        if isinstance(entry, dict) and isinstance(entry.get("faults"), list):
+            PartRecord.model_validate(entry.get("part"))
+            return entry
+    return None
 
 
 def _cut_off(journal: IO[bytes]) -> None:

@@ -46,12 +46,12 @@ def scan_table(path: Path, sizes: Iterator[int], columns: Columns) -> tuple[Data
     with path.open("rb") as stream:
         taken: list[bytes] = []
 
-        def lines() -> Iterator[str]:
+        def lines() -> Iterator[bytes]:
             for line in stream:
                 taken.append(line)
-                yield _decoded(line)
+                yield line
 
-        rows = _rows(path, lines())
+        rows = _rows(path, _unmarked(lines()))
 
         def take(count: int) -> tuple[bytes, int]:
             taken.clear()
@@ -126,7 +126,7 @@ def _raw(piece: Slice) -> bytes:
 
 def _lines(data: bytes) -> Iterator[bytes]:
     # Only \n ends a line: bytes.splitlines would also cut at a single \r.
-    return (line.rstrip(b"\r\n") for line in io.BytesIO(data))
+    return (line.removesuffix(b"\n").removesuffix(b"\r") for line in io.BytesIO(data))
 
 
 def changed(piece: Slice) -> ScoreError:
@@ -140,7 +140,8 @@ def changed(piece: Slice) -> ScoreError:
 
 
 def _text(line: bytes) -> Row | Fault:
-    fields = tuple(field.strip() for field in _decoded(line).split("\t"))
+    # Blanks stay: many tokenizers tell a word at the beginning from one after a blank.
+    fields = tuple(_decoded(line).split("\t"))
     if len(fields) > 2:
         return Fault(f"the line has {len(fields)} tab-separated fields, not one or two")
     return text_row(fields)
@@ -168,6 +169,12 @@ def _decoded(line: bytes) -> str:
     return line.decode("utf-8", _DECODING)
 
 
+def _unmarked(lines: Iterable[bytes]) -> Iterator[str]:
+    """Text without the byte order mark, which would hide the quote of the first field."""
+    for number, line in enumerate(lines):
+        yield _decoded(line if number else line.removeprefix(_MARK))
+
+
 def _rows(path: Path, lines: Iterable[str]) -> Iterator[list[str]]:
     """Rows of a table but the empty ones; a row takes no more lines than it needs."""
     comma = "\t" if path.suffix.lower() == ".tsv" else ","
@@ -184,8 +191,7 @@ def _rows(path: Path, lines: Iterable[str]) -> Iterator[list[str]]:
 
 def _places(path: Path, head: bytes | Iterable[bytes], columns: Columns) -> list[int]:
     lines = io.BytesIO(head) if isinstance(head, bytes) else head
-    first = next(_rows(path, map(_decoded, lines)), [])
-    names = [name.removeprefix("\ufeff") for name in first]
+    names = next(_rows(path, _unmarked(lines)), [])
     missing = [name for name in columns.names if name not in names]
     if missing:
         raise no_column(path, missing[0], names)

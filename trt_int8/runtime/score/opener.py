@@ -21,6 +21,7 @@ class BundleScorer:
         max_batch_tokens: most samples times padded tokens of a batch; None for the default.
         truncate: cut texts that are too long; else they are faults.
         arrays: rows are arrays, not texts.
+        sharing: sessions on one machine; on a CPU each takes its share of the cores.
     """
 
     bundle: str
@@ -31,6 +32,7 @@ class BundleScorer:
     max_batch_tokens: int | None = None
     truncate: bool = True
     arrays: bool = False
+    sharing: int = 1
 
     def __call__(self) -> Scorer:
         """Open it.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator, Iterable
-from contextlib import closing
+import shutil
+import tempfile
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -13,9 +15,9 @@ from trt_int8 import __version__
 from trt_int8.engine.bundle import file_sha256, list_files
 from trt_int8.engine.manifest_reader import load_manifest
 from trt_int8.errors import ScoreError
-from trt_int8.runtime.score.answers import Format
+from trt_int8.runtime.score.answers import Format, RowFault
 from trt_int8.runtime.score.data import STANDARD_INPUT, DataSet, copy_standard_input, read_data
-from trt_int8.runtime.score.index import INPUT_NAME, ScoredIndex, Terms, check_folder
+from trt_int8.runtime.score.index import INPUT_PREFIX, ScoredIndex, Terms, check_folder
 from trt_int8.runtime.score.ledger import Ledger
 from trt_int8.runtime.score.opener import BundleScorer
 from trt_int8.runtime.score.rows import Columns, Part
@@ -24,6 +26,7 @@ from trt_int8.spec.base import Frozen
 from trt_int8.spec.manifest import MANIFEST_NAME
 
 DEFAULT_ROWS_PER_PART = 4096
+_INPUT_NAME = "input.txt"
 
 
 @dataclass(frozen=True)
@@ -123,30 +126,45 @@ def run_score(
         )
     model, terms = _terms(options)
     check_folder(options.out)
-    data = _read(options)
-    index = ScoredIndex(model=model, terms=terms, data=data.files, rows=data.rows)
-    with Ledger(options.out, index, force=options.force) as ledger:
-        for name in ledger.damaged:
-            watch.note(f"{name} is missing or damaged; it is made again")
-        kept = len(ledger.finished)
-        watch.begin(data.rows, sum(part.rows for part in ledger.finished.values()))
-        missing = [part for part in data.parts if part.number not in ledger.finished]
-        if missing:
-            opens = opener or replace(options.scorer, arrays=data.holds_arrays)
-            with closing(executor(opens, data, missing, options.form)) as results:
-                for result in results:
-                    if options.strict and result.faults:
-                        raise _first_fault(result)
-                    ledger.add(result)
-                    watch.advance(result.record)
-        if len(ledger.finished) != len(data.parts):
-            lost = next(p.number for p in data.parts if p.number not in ledger.finished)
-            raise ScoreError(
-                f"part {lost} never came back", wanted="every part", todo="run again to go on"
-            )
-        final = ledger.finish()
-        (options.out / INPUT_NAME).unlink(missing_ok=True)
-        return _summary(final, kept, ledger)
+    _check_outside(options.out, Path(options.scorer.bundle))
+    with _source(options) as path:
+        data = read_data(path, options.rows_per_part, options.columns)
+        index = ScoredIndex(model=model, terms=terms, data=data.files, rows=data.rows)
+        with Ledger(options.out, index, force=options.force) as ledger:
+            _drop_inputs(options.out, path)
+            return _score(options, watch, data, ledger, (executor, opener))
+
+
+def _score(
+    options: ScoreOptions,
+    watch: Watch,
+    data: DataSet,
+    ledger: Ledger,
+    work: tuple[Executor, Opener | None],
+) -> Summary:
+    """Score the parts that are missing."""
+    executor, opener = work
+    for name in ledger.damaged:
+        watch.note(f"{name} is missing or damaged; it is made again")
+    kept = len(ledger.finished)
+    if options.strict and any(part.faults for part in ledger.finished.values()):
+        raise _first_fault(next(ledger.faults()))
+    watch.begin(data.rows, sum(part.rows for part in ledger.finished.values()))
+    missing = [part for part in data.parts if part.number not in ledger.finished]
+    if missing:
+        opens = opener or replace(options.scorer, arrays=data.holds_arrays)
+        with closing(executor(opens, data, missing, options.form)) as results:
+            for result in results:
+                if options.strict and result.faults:
+                    raise _first_fault(result.faults[0])
+                ledger.add(result)
+                watch.advance(result.record)
+    if len(ledger.finished) != len(data.parts):
+        lost = next(p.number for p in data.parts if p.number not in ledger.finished)
+        raise ScoreError(
+            f"part {lost} never came back", wanted="every part", todo="run again to go on"
+        )
+    return _summary(ledger.finish(), kept, ledger)
 
 
 def _terms(options: ScoreOptions) -> tuple[str, Terms]:
@@ -181,16 +199,41 @@ def _folder_sha256(folder: str | None) -> str | None:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _read(options: ScoreOptions) -> DataSet:
-    path = options.data
-    if str(path) == STANDARD_INPUT:
-        options.out.mkdir(parents=True, exist_ok=True)
-        path = copy_standard_input(options.out / INPUT_NAME)
-    return read_data(path, options.rows_per_part, options.columns)
+def _check_outside(out: Path, bundle: Path) -> None:
+    if bundle.resolve() in out.resolve().parents:
+        raise ScoreError(
+            f"--out {str(out)!r} lies in the bundle",
+            wanted="a place outside: the manifest vouches for every file of a bundle",
+            todo="choose another --out",
+        )
 
 
-def _first_fault(result: PartResult) -> ScoreError:
-    first = result.faults[0]
+@contextmanager
+def _source(options: ScoreOptions) -> Iterator[Path]:
+    """Where the data are; standard input is kept while the block runs, beside the results.
+
+    In a folder of its own: another process may be refused the same results, but not before it has
+    read its input.
+    """
+    if str(options.data) != STANDARD_INPUT:
+        yield options.data
+        return
+    options.out.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=options.out, prefix=INPUT_PREFIX))
+    try:
+        yield copy_standard_input(folder / _INPUT_NAME)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _drop_inputs(out: Path, kept: Path) -> None:
+    """Remove what runs left that were killed while they read standard input."""
+    for folder in out.glob(f"{INPUT_PREFIX}*"):
+        if folder != kept.parent:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _first_fault(first: RowFault) -> ScoreError:
     return ScoreError(
         f"row {first.row} cannot be scored ({first.error})",
         wanted="every row to be scored, as --strict asks",

@@ -11,8 +11,10 @@ from typing import Any, cast
 import numpy as np
 
 from trt_int8.errors import TrtInt8Error
-from trt_int8.runtime.backend import Feeds
+from trt_int8.runtime.backend import Feeds, Outputs
+from trt_int8.runtime.cpu.threads import default_threads
 from trt_int8.runtime.mapping import DEFAULT_WINDOW, MapOptions
+from trt_int8.runtime.options import SessionOptions
 from trt_int8.runtime.packing import DEFAULT_BATCH_TOKENS
 from trt_int8.runtime.score.answers import Answer, Scored, Scorer, Tally
 from trt_int8.runtime.score.opener import BundleScorer
@@ -20,12 +22,23 @@ from trt_int8.runtime.score.rows import Fault, Row, Text
 from trt_int8.runtime.session import Session
 from trt_int8.runtime.statistics import Statistics
 from trt_int8.runtime.tensors import Signature
-from trt_int8.runtime.text.labels import label_names
+from trt_int8.runtime.text.answers import Span
+from trt_int8.runtime.text.labels import Floats, class_scores, label_names, ranked
+from trt_int8.runtime.text.options import TextOptions
 from trt_int8.runtime.text.session import TextSession
 from trt_int8.runtime.text.settings import LOGITS_OUTPUT
+from trt_int8.runtime.text.stream import Job, TextResult
+from trt_int8.runtime.text.tags import Tag
+from trt_int8.runtime.text.tokens import Encoded, Texts
+from trt_int8.spec.text import Task
 
 EMBEDDING = "embedding"
 SCORES = "scores"
+_EXAMPLES: dict[Task, Answer] = {
+    "classification": {"label": "", "score": 0.0},
+    "token-classification": {"tags": [asdict(Tag("", 0.0, 0, 0, ""))]},
+    "question-answering": {"answers": [asdict(Span("", 0.0, 0, 0))]},
+}
 _PLACE = re.compile(r"^(?:(?:text|request) [0-9]+: |(text|request) [0-9]+\b)")
 # A window is never closed because time has passed: batches then depend on the rows alone.
 _NEVER_MS = 1000.0 * 3600 * 24
@@ -45,10 +58,14 @@ def open_scorer(bundle: BundleScorer) -> Scorer:
         linger_ms=_NEVER_MS,
     )
     how: dict[str, Any] = {"workers": bundle.workers, "precision": bundle.precision}
+    threads = max(1, default_threads() // bundle.sharing) if bundle.sharing > 1 else None
+    session = SessionOptions(threads=threads)
     if bundle.arrays:
-        return ArrayScorer(Session.open(Path(bundle.bundle), bundle.device, **how), options)
-    how |= {"tokenizer": bundle.tokenizer, "truncate": bundle.truncate}
-    text = CountedText.open(bundle.bundle, bundle.device, **how)
+        opened = Session.open(Path(bundle.bundle), bundle.device, **how, options=session)
+        return ArrayScorer(opened, options)
+    how["options"] = TextOptions(truncate=bundle.truncate, session=session)
+    text = CountedText.open(bundle.bundle, bundle.device, **how, tokenizer=bundle.tokenizer)
+    assert isinstance(text, CountedText)
     assert isinstance(text.session, Counted)
     text.session.options = options
     return TextScorer(text, text.session)
@@ -68,9 +85,12 @@ class Counted:
         found: Signature = self.session.signature
         return found
 
-    def map(self, requests: Iterable[Feeds]) -> Iterator[Any]:
+    def map(
+        self, requests: Iterable[Feeds], *, max_batch_tokens: int | None = None
+    ) -> Iterator[Any]:
         """Answers in the order of the requests."""
-        with self.session.map(requests, options=self.options) as run:
+        how = {"max_batch_tokens": max_batch_tokens, "options": self.options}
+        with self.session.map(requests, **how) as run:
             yield from run
             self.statistics += run.statistics
 
@@ -91,6 +111,14 @@ class CountedText(TextSession):
         """Wrap the session; see `TextSession`."""
         super().__init__(Counted(session), *rest, **options)
 
+    def iter_scores(self, texts: Iterable[Any]) -> Iterator[TextResult[Floats]]:
+        """Scores of all classes, float64 [N] in the order of the logits, of each text."""
+
+        def read(_texts: Texts, _parts: list[Encoded], outputs: list[Outputs]) -> Floats:
+            return class_scores(outputs[0][LOGITS_OUTPUT], self.settings.problem)
+
+        return self._run(texts, Job(read))
+
 
 class TextScorer:
     """Answers texts as the model's task has it.
@@ -99,18 +127,15 @@ class TextScorer:
     order of the model's classes; or `tags`; or `answers`.
     """
 
-    def __init__(self, text: TextSession, counted: Counted) -> None:
+    def __init__(self, text: CountedText, counted: Counted) -> None:
         """Read off what the model gives."""
         self._text, self._counted = text, counted
         self.backend = str(counted.session.backend_name)
         self.shapes: Mapping[str, tuple[tuple[int, ...], str]] = {}
-        self._names: tuple[str, ...] = ()
-        if text.task in ("embedding", "features"):
-            width = text.embed([]).shape[1]
-            self.shapes = {EMBEDDING: ((width,), "float32")}
-        elif text.task == "classification":
-            self._names = label_names(text.settings.labels, _classes(text, counted.signature))
-            self.shapes = {SCORES: ((len(self._names),), "float32")}
+        self.example: Answer = _EXAMPLES.get(text.task, {})
+        name, size = _array(text, counted.signature)
+        if size:
+            self.shapes = {name: ((size,), "float32")}
 
     def score(self, rows: list[Row]) -> Scored:
         """Answer texts; one that cannot be answered is a fault."""
@@ -128,21 +153,18 @@ class TextScorer:
 
     def _job(self) -> tuple[Callable[[Iterable[Any]], Iterator[Any]], Callable[[Any], Answer]]:
         text = self._text
-        if EMBEDDING in self.shapes:
+        if text.task in ("embedding", "features"):
             return text.iter_embed, lambda vector: {EMBEDDING: vector}
-        if SCORES in self.shapes:
-            return text.iter_classify, self._classified
+        if text.task == "classification":
+            return text.iter_scores, self._classified
         if text.task == "question-answering":
             return text.iter_answers, lambda spans: {"answers": [asdict(one) for one in spans]}
         return text.iter_tag, lambda tags: {"tags": [asdict(one) for one in tags]}
 
-    def _classified(self, labels: Any) -> Answer:
-        by_name = {label.name: label.score for label in labels}
-        return {
-            "label": labels[0].name,
-            "score": labels[0].score,
-            SCORES: np.array([by_name[name] for name in self._names], np.float32),
-        }
+    def _classified(self, scores: Floats) -> Answer:
+        # By place, not by name: two classes may have one name.
+        best = ranked(scores, label_names(self._text.settings.labels, len(scores)), 1)[0]
+        return {"label": best.name, "score": best.score, SCORES: scores.astype(np.float32)}
 
 
 class ArrayScorer:
@@ -157,6 +179,9 @@ class ArrayScorer:
         self.shapes: Mapping[str, tuple[tuple[int, ...], str]] = (
             {one.name: (tuple(one.axes[1:]), one.dtype) for one in outputs} if fixed else {}
         )
+        self.example: Answer = {
+            one.name: np.empty((0,) * len(one.axes[1:]), one.dtype) for one in outputs
+        }
 
     def score(self, rows: list[Row]) -> Scored:
         """Run rows; one that does not fit the model is a fault."""
@@ -171,9 +196,19 @@ class ArrayScorer:
         self._counted.close()
 
 
-def _classes(text: TextSession, signature: Signature) -> int:
-    last = [one.axes[-1] for one in signature.outputs if one.name == LOGITS_OUTPUT]
-    return last[0] if last and isinstance(last[0], int) else len(text.settings.labels)
+def _array(text: TextSession, signature: Signature) -> tuple[str, int]:
+    """Name and size of the array that every text gets; the size is 0 if there is none or unknown.
+
+    Raises:
+        RequestError: the model has another number of classes than of names.
+    """
+    if text.task in ("embedding", "features"):
+        return EMBEDDING, text.embed([]).shape[1]
+    if text.task != "classification":
+        return "", 0
+    sizes = [one.axes[-1] for one in signature.outputs if one.name == LOGITS_OUTPUT]
+    size = next((each for each in sizes if isinstance(each, int)), len(text.settings.labels))
+    return SCORES, len(label_names(text.settings.labels, size))
 
 
 def _reason(error: Exception) -> str:

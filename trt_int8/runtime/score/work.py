@@ -84,7 +84,8 @@ class PartWorker:
         """
         start = time.perf_counter()
         found = score_rows(self._scorer, self._reader.read(part))
-        data = encode(found.answers, part.start, self._form, self._scorer.shapes)
+        scorer = self._scorer
+        data = encode(found.answers, part.start, self._form, scorer.shapes, scorer.example)
         faults = tuple(
             RowFault(row=row, error=answer.reason)
             for row, answer in enumerate(found.answers, start=part.start)

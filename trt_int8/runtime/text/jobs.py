@@ -17,7 +17,7 @@ from trt_int8.runtime.text.labels import (
     ranked,
     softmax,
 )
-from trt_int8.runtime.text.pooling import Pooling, normalized, pool
+from trt_int8.runtime.text.pooling import normalized, pool
 from trt_int8.runtime.text.settings import (
     EMBEDDING_OUTPUT,
     END_OUTPUT,
@@ -27,7 +27,7 @@ from trt_int8.runtime.text.settings import (
 from trt_int8.runtime.text.stream import Job
 from trt_int8.runtime.text.tags import Aggregate, Tag, find_tags
 from trt_int8.runtime.text.tokens import Encoded, Texts, TextTokenizer
-from trt_int8.spec.text import Task, TextSettings
+from trt_int8.spec.text import Pooling, Task, TextSettings
 
 Vector = NDArray[np.float32]
 CALLS: dict[Task, str] = {
@@ -49,20 +49,22 @@ class Jobs:
         self._outputs = {output.name: output for output in signature.outputs}
         self._settings, self._tokenizer = settings, tokenizer
 
-    def embed(self, *, normalize: bool, pooling: Pooling) -> Job[Vector]:
-        """One vector [H] per text.
+    def embed(self, *, normalize: bool | None, pooling: Pooling | None) -> Job[Vector]:
+        """One vector [H] per text; None: as the settings have it.
 
         Raises:
             RequestError: the model gives none.
         """
         self._check("embed")
         output = self.vector_output()
+        scaled = self._settings.normalize if normalize is None else normalize
+        how = pooling or self._settings.pooling
 
         def read(_texts: Texts, _parts: list[Encoded], outputs: list[Outputs]) -> Vector:
             found = np.asarray(outputs[0][output.name])
             if len(output.axes) == 3:
-                found = pool(found[None], np.ones((1, len(found)), np.int64), pooling)[0]
-            return normalized(found) if normalize else found.astype(np.float32)
+                found = pool(found[None], np.ones((1, len(found)), np.int64), how)[0]
+            return normalized(found) if scaled else found.astype(np.float32)
 
         return Job(read)
 

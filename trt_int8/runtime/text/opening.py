@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from trt_int8.errors import BundleError
-from trt_int8.runtime.checks import CheckedBundle, verify
+from trt_int8.runtime.checks import CheckedBundle, private_copy
 from trt_int8.runtime.tensors import Signature
-from trt_int8.runtime.text.settings import read_settings
+from trt_int8.runtime.text.settings import least, longest_of, read_settings
 from trt_int8.runtime.text.tokens import TextTokenizer, load_tokenizer
 from trt_int8.spec.text import TOKENIZER_FOLDER, TextSettings
 
@@ -27,14 +27,33 @@ def open_tokenizer(
     """
     if given is not None:
         place = Path(given)
-        settings = checked.manifest.text or read_settings(place, signature)
-        return load_tokenizer(place, settings), settings
+        settings = _given_settings(checked.manifest.text, read_settings(place, signature))
+        return load_tokenizer(place, settings, as_configured=True), settings
     if checked.manifest.text is None:
         raise BundleError(
             f"the bundle {str(checked.folder)!r} has no tokenizer",
             wanted="one from a build that saved it",
             todo="pass tokenizer=FOLDER (--tokenizer FOLDER), or build the bundle again",
         )
-    verify(checked, checked.names_below(TOKENIZER_FOLDER))
-    settings = checked.manifest.text
-    return load_tokenizer(checked.folder / TOKENIZER_FOLDER, settings), settings
+    known = checked.manifest.text
+    # A session of fixed shapes may take shorter texts than the bundle.
+    limit = least(known.max_tokens, longest_of(signature))
+    settings = known.model_copy(update={"max_tokens": limit})
+    # Its loaders take what they find in a folder: nothing may be there that was not checked.
+    with private_copy(checked, checked.names_below(TOKENIZER_FOLDER)) as copy:
+        try:
+            return load_tokenizer(copy / TOKENIZER_FOLDER, settings), settings
+        except BundleError as error:  # the copy is gone when its user reads of it
+            came = error.came.replace(str(copy), str(checked.folder))
+            raise BundleError(came, wanted=error.wanted, todo=error.todo) from error
+
+
+def _given_settings(known: TextSettings | None, found: TextSettings) -> TextSettings:
+    """Settings for a tokenizer that the caller named.
+
+    What the model does, and how it is padded, the bundle says; how texts are cut, the tokenizer.
+    """
+    if known is None:
+        return found
+    limit = least(known.max_tokens, found.max_tokens)
+    return known.model_copy(update={"max_tokens": limit, "truncation_side": found.truncation_side})

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 from numpy.typing import NDArray
 
-Pooling = Literal["mean", "cls"]
+from trt_int8.spec.text import Pooling
+
 # As in the graph: far above the smallest float16, and far below the norm of any embedding.
 _LEAST_NORM = 1e-4
 

@@ -16,7 +16,7 @@ from trt_int8.runtime.text.items import Item, as_texts, check_collection
 from trt_int8.runtime.text.jobs import CALLS, Jobs, Vector
 from trt_int8.runtime.text.labels import Label
 from trt_int8.runtime.text.opening import open_tokenizer
-from trt_int8.runtime.text.pooling import Pooling
+from trt_int8.runtime.text.options import TextOptions
 from trt_int8.runtime.text.stream import (
     Job,
     Mapper,
@@ -28,9 +28,12 @@ from trt_int8.runtime.text.stream import (
 from trt_int8.runtime.text.tags import Aggregate, Tag
 from trt_int8.runtime.text.tokens import TextTokenizer
 from trt_int8.spec.build import Precision
-from trt_int8.spec.text import Task, TextSettings
+from trt_int8.spec.text import Pooling, Task, TextSettings
 
 T = TypeVar("T")
+
+
+_NO_OPTIONS = TextOptions()
 
 
 class TextSession:
@@ -57,14 +60,15 @@ class TextSession:
         settings: TextSettings,
         *,
         truncate: bool = True,
+        max_batch_tokens: int | None = None,
     ) -> None:
-        """Join the parts.
+        """Join the parts; see `open`.
 
         Raises:
             RequestError: the model has an input that no tokenizer makes.
         """
         self.session, self.settings, self.truncate = session, settings, truncate
-        self._stream = TextStream(session, tokenizer)
+        self._stream = TextStream(session, tokenizer, max_batch_tokens)
         self._jobs = Jobs(session.signature, settings, tokenizer)
 
     @classmethod
@@ -76,7 +80,7 @@ class TextSession:
         workers: int = 1,
         precision: Precision = "int8",
         tokenizer: Path | str | None = None,
-        truncate: bool = True,
+        options: TextOptions = _NO_OPTIONS,
     ) -> TextSession:
         """Open a bundle and its tokenizer.
 
@@ -88,30 +92,38 @@ class TextSession:
             tokenizer: folder to use instead of the bundle's own; needed for models that came
                 without one, and for bundles made before they held one. If the model's
                 `config.json` is in it, it names the classes of such a bundle.
-            truncate: cut texts that are too long.
+            options: what most callers leave as it is.
 
         Raises:
             BundleError: the bundle, or its tokenizer, is missing or damaged.
             DeviceError: the device cannot run it.
-            RequestError: the model has an input that no tokenizer makes.
+            RequestError: the model has an input that no tokenizer makes, or an option is wrong.
         """
-        session = Session.open(bundle, device, workers=workers, precision=precision)
+        session = Session.open(
+            bundle, device, workers=workers, precision=precision, options=options.session
+        )
         try:
-            return cls.over(session, tokenizer, truncate=truncate)
+            more = options.max_batch_tokens
+            return cls.over(session, tokenizer, truncate=options.truncate, max_batch_tokens=more)
         except BaseException:
             session.close()
             raise
 
     @classmethod
     def over(
-        cls, session: Session, tokenizer: Path | str | None = None, *, truncate: bool = True
+        cls,
+        session: Session,
+        tokenizer: Path | str | None = None,
+        *,
+        truncate: bool = True,
+        max_batch_tokens: int | None = None,
     ) -> TextSession:
-        """Put a tokenizer in front of a session that is open, say with options of its own.
+        """Put a tokenizer in front of a session that is open.
 
         `close` closes that session too. Arguments and errors are those of `open`.
         """
         made, settings = open_tokenizer(session.checked, session.signature, tokenizer)
-        return cls(session, made, settings, truncate=truncate)
+        return cls(session, made, settings, truncate=truncate, max_batch_tokens=max_batch_tokens)
 
     def __enter__(self) -> TextSession:
         """The session itself."""
@@ -154,16 +166,17 @@ class TextSession:
         self,
         texts: Iterable[Item],
         *,
-        normalize: bool = False,
-        pooling: Pooling = "mean",
+        normalize: bool | None = None,
+        pooling: Pooling | None = None,
         progress: Progress | None = None,
     ) -> Vector:
         """One vector per text.
 
         Args:
             texts: texts or pairs.
-            normalize: divide each by its L2 norm, if the model's own head does not.
-            pooling: over tokens, for models of the task `features`; others have it in the graph.
+            normalize: divide each by its L2 norm; None: if the settings say so.
+            pooling: over tokens, for models of the task `features` (others have it in the graph);
+                None: as the settings say.
             progress: called with a number of texts that are done.
 
         Returns:
@@ -180,7 +193,11 @@ class TextSession:
         return np.zeros((0, width if isinstance(width, int) else 0), np.float32)
 
     def iter_embed(
-        self, texts: Iterable[Item], *, normalize: bool = False, pooling: Pooling = "mean"
+        self,
+        texts: Iterable[Item],
+        *,
+        normalize: bool | None = None,
+        pooling: Pooling | None = None,
     ) -> Iterator[TextResult[Vector]]:
         """`embed` as a stream: one vector [H] after the other."""
         return self._run(texts, self._jobs.embed(normalize=normalize, pooling=pooling))

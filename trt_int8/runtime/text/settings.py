@@ -9,12 +9,12 @@ from typing import Any
 
 from trt_int8.errors import BundleError, first_line
 from trt_int8.runtime.tensors import Signature, TensorInfo
-from trt_int8.runtime.text.tokens import FAST_FILE
+from trt_int8.runtime.text.tokens import CONFIGURED_FILE, FAST_FILE
 from trt_int8.spec.text import Problem, Side, Task, TextSettings
 
 EMBEDDING_OUTPUT = "sentence_embedding"
 START_OUTPUT, END_OUTPUT, LOGITS_OUTPUT = "start_logits", "end_logits", "logits"
-CONFIG_FILE, TOKENIZER_CONFIG_FILE = "config.json", "tokenizer_config.json"
+CONFIG_FILE, TOKENIZER_CONFIG_FILE = "config.json", CONFIGURED_FILE
 # A dynamic axis without a profile has this size.
 _UNLIMITED = 2**31 - 1
 # Heads of transformers by the end of the class's name, and the axes of their `logits`.
@@ -42,11 +42,17 @@ def task_of(outputs: Sequence[TensorInfo], config: Mapping[str, Any]) -> Task:
     if {START_OUTPUT, END_OUTPUT} <= set(by_name):
         return "question-answering"
     logits = by_name.get(LOGITS_OUTPUT)
-    architecture = str((config.get("architectures") or [""])[0])
+    architecture = architecture_of(config)
     for ending, (task, axes) in _HEADS.items():
         if architecture.endswith(ending) and logits is not None and len(logits.axes) == axes:
             return task
     return "features"
+
+
+def architecture_of(config: Mapping[str, Any]) -> str:
+    """The name of the model's class; empty if the configuration has none."""
+    names = config.get("architectures")
+    return str(names[0]) if isinstance(names, list) and names else ""
 
 
 def model_settings(outputs: Sequence[TensorInfo], config: Mapping[str, Any]) -> TextSettings:
@@ -61,13 +67,15 @@ def model_settings(outputs: Sequence[TensorInfo], config: Mapping[str, Any]) -> 
         return TextSettings(task=task)
     labels = _labels(config)
     size = next(output.axes[-1] for output in outputs if output.name == LOGITS_OUTPUT)
-    count = size if isinstance(size, int) else len(labels) or int(config.get("num_labels") or 0)
+    count = size if isinstance(size, int) else len(labels) or config.get("num_labels")
     if isinstance(size, int) and len(labels) != size:
         labels = ()
-    problem = _PROBLEMS.get(str(config.get("problem_type")))
-    if problem is None:
-        # As transformers' pipeline: one logit is a yes or no of its own.
-        problem = "multi_label" if count == 1 else "single_label"
+    problem = _PROBLEMS.get(str(config.get("problem_type")), "single_label")
+    # As transformers' pipelines: tokens have one tag each; one logit is a yes or no of its own.
+    if task == "token-classification":
+        problem = "single_label"
+    elif count == 1 and problem != "regression":
+        problem = "multi_label"
     return TextSettings(task=task, labels=labels, problem=problem)
 
 

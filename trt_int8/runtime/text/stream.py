@@ -32,7 +32,9 @@ class Mapper(Protocol):
     def signature(self) -> Signature:
         """Inputs and outputs of the model."""
 
-    def map(self, requests: Iterable[Feeds]) -> Iterable[Any]:
+    def map(
+        self, requests: Iterable[Feeds], *, max_batch_tokens: int | None = None
+    ) -> Iterable[Any]:
         """Run samples, arrays without batch axis; answers with `outputs` or `error`, in order."""
 
     def close(self) -> None:
@@ -137,13 +139,16 @@ class _Waiting:
 class TextStream:
     """Sends texts through a session; any number of threads may do so at once."""
 
-    def __init__(self, session: Mapper, tokenizer: TextTokenizer) -> None:
+    def __init__(
+        self, session: Mapper, tokenizer: TextTokenizer, max_batch_tokens: int | None = None
+    ) -> None:
         """Check that a tokenizer makes all that the model reads.
 
         Raises:
             RequestError: the model has an input that no tokenizer makes.
         """
         self._session, self._tokenizer = session, tokenizer
+        self._max_batch_tokens = max_batch_tokens
         signature = session.signature
         self._inputs = {
             given.name: (_kind(given.name), np.dtype(given.dtype)) for given in signature.inputs
@@ -175,7 +180,8 @@ class TextStream:
             TrtInt8Error: the session failed as a whole; errors of one text are in its result.
         """
         waiting: deque[_Waiting] = deque()
-        answers = self._session.map(self._requests(texts, job, waiting))
+        requests = self._requests(texts, job, waiting)
+        answers = self._session.map(requests, max_batch_tokens=self._max_batch_tokens)
         try:
             for answer in answers:
                 yield from self._finished(waiting, job)

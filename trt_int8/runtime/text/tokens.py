@@ -18,7 +18,7 @@ from trt_int8 import optional
 from trt_int8.errors import BundleError, RequestError, first_line
 from trt_int8.spec.text import TextSettings
 
-FAST_FILE = "tokenizer.json"
+FAST_FILE, CONFIGURED_FILE = "tokenizer.json", "tokenizer_config.json"
 # Tokens that windows share (BERT's run_squad calls it doc_stride).
 _STRIDE = 128
 # One text, or a pair of them.
@@ -107,13 +107,24 @@ class TextTokenizer(Protocol):
         """
 
 
-def load_tokenizer(folder: Path, settings: TextSettings) -> TextTokenizer:
+def load_tokenizer(
+    folder: Path, settings: TextSettings, *, as_configured: bool = False
+) -> TextTokenizer:
     """Load a tokenizer from its files.
+
+    Args:
+        folder: with the files.
+        settings: how texts are cut.
+        as_configured: `tokenizer_config.json` may ask for what `tokenizer.json` does not do
+            (another case, say); transformers knows how to obey, where it is installed. The files
+            of a bundle need no such care: a build tries them.
 
     Raises:
         BundleError: they are missing or damaged.
     """
     file = folder / FAST_FILE
+    if as_configured and file.is_file() and (configured := _configured(folder)) is not None:
+        return FastTokenizer(configured, settings)
     if file.is_file():
         try:
             loaded = optional.load("tokenizers").Tokenizer.from_file(str(file))
@@ -124,11 +135,27 @@ def load_tokenizer(folder: Path, settings: TextSettings) -> TextTokenizer:
         return FastTokenizer(loaded, settings)
     transformers = optional.load("transformers")
     try:
-        known = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        # Without the last one transformers would ask on the terminal whether to run Python code.
+        known = transformers.AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(folder, error) from error
     backend = getattr(known, "backend_tokenizer", None)
     return SlowTokenizer(known, settings) if backend is None else FastTokenizer(backend, settings)
+
+
+def _configured(folder: Path) -> Any:
+    """What transformers makes of `tokenizer.json` by its configuration; None if it cannot tell."""
+    if not ((folder / CONFIGURED_FILE).is_file() and optional.is_installed("transformers")):
+        return None
+    try:
+        known = optional.load("transformers").AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+    except Exception:  # noqa: BLE001 - it raises nearly anything, and the file alone may do
+        return None
+    return getattr(known, "backend_tokenizer", None)
 
 
 def _damaged(folder: Path, error: Exception) -> BundleError:

@@ -80,7 +80,7 @@ def export_triton(bundle: Path, out: Path, options: TritonOptions) -> Exported:
         EngineTargetError: no engine of the bundle can be served so.
         RequestError: an option does not fit the bundle.
     """
-    check_place(out, force=options.force)
+    check_place(out, bundle, force=options.force)
     manifest = load_manifest(bundle)
     plans = _plans(manifest, options)
     model = bundle / _checked(bundle, manifest, model_name(options.precision))

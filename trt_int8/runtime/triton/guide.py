@@ -54,7 +54,10 @@ def guide_files(guide: Guide) -> dict[str, str]:
 
 def server_command(guide: Guide) -> str:
     """The server's own command line, inside the container."""
-    return " ".join(["tritonserver", f"--model-repository={_MOUNTED}", *_plugin_options(guide)])
+    # The configurations are whole; a server that completes them may turn batching on where the
+    # batch is an axis like any other.
+    options = (f"--model-repository={_MOUNTED}", "--disable-auto-complete-config")
+    return " ".join(["tritonserver", *options, *_plugin_options(guide)])
 
 
 def _plugin_options(guide: Guide) -> tuple[str, ...]:

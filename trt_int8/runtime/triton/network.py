@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from trt_int8.errors import ModelError, RequestError
+from trt_int8.runtime.buckets import token_axes_of
 from trt_int8.runtime.tensors import Shape, Signature, TensorInfo
 from trt_int8.runtime.triton.options import ServingBackend, TritonOptions, model_name
 from trt_int8.spec.manifest import Manifest
@@ -77,7 +78,7 @@ class Network:
 
     def has_tokens(self, info: TensorInfo) -> bool:
         """Whether an axis of an output counts the tokens of a text."""
-        return self.signature.token_axis_name in set(info.axes) - {None}
+        return bool(token_axes_of(info, self.signature))
 
     def graph_samples(self) -> tuple[Sample, ...]:
         """Shapes worth a CUDA graph: each length alone and in a batch of a profile's best size."""

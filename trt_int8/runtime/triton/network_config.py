@@ -55,7 +55,7 @@ def network_config(
     if optimization:
         config["optimization"] = optimization
     if network.backend == "openvino":
-        # As in a Session: on AMX it would compute in bfloat16 what is not INT8.
+        # It has no parameter against bfloat16, in which OpenVINO computes on CPUs with AMX.
         config["parameters"] = entries({"PERFORMANCE_HINT": {"string_value": "LATENCY"}})
     config["model_warmup"] = [_warmup(network, sample) for sample in network.warm_samples()]
     return config

@@ -18,6 +18,8 @@ BACKENDS: Final[dict[Kind, tuple[ServingBackend, ...]]] = {
 _DEVICE = re.compile(r"cpu|cuda(?::([0-9]{1,3}(?:,[0-9]{1,3})*))?")
 # Triton's clients put the name into an address: /v2/models/NAME.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+# Files beside the models' folders.
+_TAKEN = ("README.md", "run.sh", "Dockerfile", "trt_int8-triton.json")
 _MOST_BATCH = 2**31 - 1
 
 
@@ -81,10 +83,11 @@ class TritonOptions:
         self._check_values()
 
     def _check_values(self) -> None:
-        if self.name is not None and not _NAME.fullmatch(self.name):
+        if self.name is not None and (self.name in _TAKEN or not _NAME.fullmatch(self.name)):
             raise RequestError(
                 f"--name {self.name!r}",
-                wanted="letters, digits and _ . - of ASCII, at most 128",
+                wanted="letters, digits and _ . - of ASCII, at most 128, and none of the files"
+                f" {', '.join(_TAKEN)}",
                 todo="choose another name",
             )
         if self.precision not in get_args(Precision):
@@ -110,4 +113,4 @@ def model_name(asked: str | None, of_bundle: str) -> str:
     if asked is not None:
         return asked
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", of_bundle).lstrip(".-")[:128]
-    return name or "model"
+    return f"{name}_" if name in _TAKEN else name or "model"

@@ -34,14 +34,20 @@ class Marker(Frozen):
     files: dict[str, FileEntry]
 
 
-def check_place(out: Path, *, force: bool) -> None:
+def check_place(out: Path, bundle: Path, *, force: bool) -> None:
     """Refuse, before any work, a place that cannot take the repository.
 
     Raises:
-        BundleError: `out` is a file, holds what this package did not write or what was changed
-            since, or holds a repository and `force` is off.
+        BundleError: `out` is a file, lies in the bundle, holds what this package did not write or
+            what was changed since, or holds a repository and `force` is off.
     """
     out = resolve_out(out)
+    if bundle.resolve() in out.parents:
+        raise BundleError(
+            f"{str(out)!r} lies in the bundle",
+            wanted="a place outside: the manifest vouches for every file of a bundle",
+            todo="choose another --out",
+        )
     try:
         held = holds_repository(out, todo="choose another --out (nothing was deleted)")
     except OSError as error:
