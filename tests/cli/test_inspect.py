@@ -106,7 +106,7 @@ def test_a_page_inside_the_bundle_is_refused(
     before = sorted(bundle.rglob("*"))
     code, _, err = run(capsys, bundle, "--html", bundle / place, "--force")
     assert code == 1
-    assert "lies in what is inspected" in err or "is a folder" in err
+    assert "lies in what is read" in err or "is a folder" in err
     assert sorted(bundle.rglob("*")) == before
 
 

@@ -248,7 +248,7 @@ def test_a_place_that_must_stay_is_not_written(
     assert run(encoder, "--text", "a", "--out", out) == 1
     assert "add --force" in capsys.readouterr().err
     assert run(encoder, "--text", "a", "--out", encoder / "out.npy") == 1
-    assert "lies in the bundle" in capsys.readouterr().err
+    assert "lies in what is read" in capsys.readouterr().err
     assert run(classifier, "--text", "a", "--out", out, "--force") == 1
     assert ".npy is for embeddings" in capsys.readouterr().err
     assert out.read_bytes() == b"old"

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from trt_int8.cli.places import check_outside
 from trt_int8.errors import BundleError
 
 
@@ -63,14 +64,4 @@ def _check_page(html: Path, path: Path, *, force: bool) -> None:
     """Refuse, before any work, a place that must not be written."""
     if html.is_dir():
         raise BundleError(f"--html {str(html)!r} is a folder", wanted="a file", todo="name one")
-    target, source = html.resolve(), path.resolve()
-    if target == source or source in target.parents:
-        raise BundleError(
-            f"--html {str(html)!r} lies in what is inspected",
-            wanted="a place outside: the manifest vouches for every file of a bundle",
-            todo="choose another FILE",
-        )
-    if html.exists() and not force:
-        raise BundleError(
-            f"{str(html)!r} exists", wanted="a new file", todo="add --force to replace it"
-        )
+    check_outside("--html", html, path, force=force)

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from trt_int8.cli.choices import PrecisionChoice
+from trt_int8.cli.places import check_outside
 from trt_int8.errors import BundleError, RequestError
 
 if TYPE_CHECKING:
@@ -158,16 +159,7 @@ def _check_out(out: Path, bundle: Path, *, force: bool) -> None:
             wanted="a file in a folder that exists",
             todo="create the folder, or choose another FILE",
         )
-    if bundle.resolve() in out.resolve().parents:
-        raise BundleError(
-            f"--out {str(out)!r} lies in the bundle",
-            wanted="a place outside: the manifest vouches for every file of a bundle",
-            todo="choose another FILE",
-        )
-    if out.exists() and not force:
-        raise BundleError(
-            f"{str(out)!r} exists", wanted="a new file", todo="add --force to replace it"
-        )
+    check_outside("--out", out, bundle, force=force)
 
 
 def _check_options(session: TextSession, top_k: int | None, out: Path | None) -> None:

@@ -25,7 +25,7 @@ class OpenVinoBackend:
 
     Without fixed shapes the model keeps its dynamic axes: OpenVINO prepares each new shape once
     (some ms) and remembers it, and the weights exist once. A model compiled for one shape is faster
-    by a tenth to a fifth, because more of it is fused; its float32 sums are rounded elsewhere, so
+    (docs/runtime.md), because more of it is fused; its float32 sums are rounded elsewhere, so
     answers with and without fixed shapes differ by as much as INT8 rounding does.
     """
 
@@ -153,6 +153,7 @@ def _settings(options: CpuOptions) -> dict[str, Any]:
         # One stream per worker: a request then has its cores to itself.
         "NUM_STREAMS": options.workers,
         "PERFORMANCE_HINT": "LATENCY" if options.workers == 1 else "THROUGHPUT",
-        # CPUs with AMX would compute all that is not INT8 in bfloat16, which costs accuracy.
+        # CPUs with AMX would compute all that is not INT8 in bfloat16: hardly faster
+        # (docs/runtime.md), and other answers than every other CPU gives.
         "INFERENCE_PRECISION_HINT": "f32",
     }
