@@ -44,6 +44,46 @@ def test_a_machine_without_a_cuda_driver_has_no_capability(monkeypatch: pytest.M
 
     monkeypatch.setattr(ctypes, "CDLL", missing)
     assert choice.local_sm() is None
+    assert choice.LocalCards().current_sm() is None
+
+
+class TwoCards:
+    """A driver with an SM75 and an SM120; `current` has its CUDA context current."""
+
+    def __init__(self, current: int | None) -> None:
+        self.current, self.asked = current, 0
+
+    def cuInit(self, flags: int) -> int:  # noqa: N802
+        return flags
+
+    def cuDeviceGet(self, device: Any, ordinal: int) -> int:  # noqa: N802
+        device._obj.value = ordinal
+        return 0
+
+    def cuCtxGetDevice(self, device: Any) -> int:  # noqa: N802
+        if self.current is None:
+            return 201  # CUDA_ERROR_INVALID_CONTEXT
+        device._obj.value = self.current
+        return 0
+
+    def cuDeviceGetAttribute(self, value: Any, number: int, device: Any) -> int:  # noqa: N802
+        self.asked += 1
+        value._obj.value = {75: (7, 12), 76: (5, 0)}[number][device.value]
+        return 0
+
+
+def test_the_card_whose_context_is_current_is_asked_else_the_first_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    driver = TwoCards(None)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: driver)
+    found, cards = [], choice.LocalCards()
+    for driver.current in (None, 1, 0, 1, None):
+        found.append(cards.current_sm())
+    assert found == [75, 120, 75, 120, 75]
+    assert driver.asked == 4, "two numbers of each card, once"
+    driver.current = 1
+    assert choice.local_sm() == 75
 
 
 @pytest.mark.parametrize(

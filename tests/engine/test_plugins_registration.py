@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from trt_int8.engine.plugins import registration
+from trt_int8.engine.plugins.registration import tactics_of
 from trt_int8.errors import PluginError
 
 
@@ -11,13 +11,11 @@ from trt_int8.errors import PluginError
     [(75, (75,)), (80, (75, 80)), (86, (75, 80)), (120, (75, 80)), (None, (75, 80))],
 )
 def test_a_card_is_offered_the_kernels_that_it_is_not_older_than(
-    sm: int | None, tactics: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+    sm: int | None, tactics: tuple[int, ...]
 ) -> None:
-    monkeypatch.setattr(registration, "local_sm", lambda: sm)
-    assert registration.local_tactics() == tactics
+    assert tactics_of(sm) == tactics
 
 
-def test_a_card_older_than_every_kernel_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registration, "local_sm", lambda: 70)
-    with pytest.raises(PluginError, match="this machine's card is an SM70; wanted SM75 or newer"):
-        registration.local_tactics()
+def test_a_card_older_than_every_kernel_is_refused() -> None:
+    with pytest.raises(PluginError, match="the card is an SM70; wanted SM75 or newer"):
+        tactics_of(70)

@@ -13,8 +13,9 @@ from tests.support.tensorrt_bindings import BINDINGS_VERSIONS, run_or_skip
 from tests.support.trt_api import Api, Signature, describe, signatures
 from tests.support.trt_contract import faults
 from trt_int8.engine import adapter
+from trt_int8.engine.plugins import libraries
 
-SOURCE = inspect.getsource(adapter)
+SOURCE = inspect.getsource(adapter) + inspect.getsource(libraries)
 _DESCRIBE = """
 import tensorrt
 from tests.support.trt_api import describe

@@ -61,7 +61,7 @@ import tensorrt
 from tests.kernels.front_end.builder import Build, Layer, install
 from trt_int8.engine.plugins import register_plugins
 from trt_int8.engine.plugins import registration
-registration.local_sm = {sm}
+registration.LocalCards.current_sm = {sm}
 install(tensorrt)
 result = ""
 case = json.loads({case!r})
@@ -163,9 +163,9 @@ def test_what_a_kernel_does_not_do_ends_the_build_with_a_reason(
 @pytest.mark.parametrize(
     ("sm", "tactics", "tactic", "message"),
     [
-        ("lambda: 75", [75], 80, "TensorRT chose tactic 80; wanted one of (75,)"),
-        ("lambda: 86", [75, 80], 0, "TensorRT chose tactic 0; wanted one of (75, 80)"),
-        ("lambda: 61", "", 75, "this machine's card is an SM61; wanted SM75 or newer"),
+        ("lambda _: 75", [75], 80, "TensorRT chose tactic 80; wanted one of (75,)"),
+        ("lambda _: 86", [75, 80], 0, "TensorRT chose tactic 0; wanted one of (75, 80)"),
+        ("lambda _: 61", "", 75, "the card is an SM61; wanted SM75 or newer"),
     ],
 )
 @pytest.mark.parametrize("version", PLUGIN_VERSIONS)

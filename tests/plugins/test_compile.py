@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -133,6 +134,32 @@ def test_a_damaged_cache_entry_is_made_again(tmp_path: Path, lost: bytes) -> Non
     entry.write_bytes(whole[:-9] + lost)
     assert compile_ptx(VARIANT, compiler) == good
     assert (entry.read_bytes(), len(compiler.asked)) == (whole, 2)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="files have no such owners here")
+@pytest.mark.parametrize(("place", "mode"), [("kernels", 0o777), ("entry", 0o664)])
+def test_what_others_may_have_put_into_the_cache_is_compiled_instead(
+    tmp_path: Path, place: str, mode: int
+) -> None:
+    good = compile_ptx(VARIANT, Counter())
+    (entry,) = entries(tmp_path)
+    planted = Counter(PTX + "// planted\n")
+    entry.unlink()
+    compile_ptx(VARIANT, planted)
+    assert compile_ptx(VARIANT, Counter()).ptx.endswith("// planted\n")
+    (entry if place == "entry" else entry.parent).chmod(mode)
+    assert compile_ptx(VARIANT, Counter()) == good
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="files have no such owners here")
+def test_the_cache_is_read_again_where_the_umask_lets_others_write(tmp_path: Path) -> None:
+    compiler, before = Counter(), os.umask(0)
+    try:
+        compile_ptx(VARIANT, compiler)
+    finally:
+        os.umask(before)
+    compile_ptx(VARIANT, compiler)
+    assert len(compiler.asked) == 1
 
 
 def test_a_cache_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ checked against NVIDIA's own bindings (`tests/engine/test_tensorrt_contract.py`)
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,6 +18,7 @@ from trt_int8.engine import layers_block
 from trt_int8.engine.flavour import MODULE_OF, local_sm
 from trt_int8.engine.implicit import attach_calibrator, check_implicit
 from trt_int8.engine.plugins import register_plugins
+from trt_int8.engine.plugins.libraries import register_libraries
 from trt_int8.errors import CancelledError, EngineError, TargetError
 from trt_int8.files import write_whole
 from trt_int8.spec.build import BuildRequest, Flavour
@@ -202,30 +203,6 @@ class Adapter:
             wanted="a network it supports on this target",
             todo=todo,
         )
-
-
-def register_libraries(trt: Any, log: Any, libraries: Iterable[str]) -> None:
-    """Make TensorRT's own plugins known, and those of shared libraries.
-
-    Args:
-        trt: the imported package.
-        log: its logger, with a method `reason` that tells the last errors.
-        libraries: their paths.
-
-    Raises:
-        EngineError: one cannot be loaded.
-    """
-    if hasattr(trt, "init_libnvinfer_plugins"):
-        trt.init_libnvinfer_plugins(log, "")
-    for library in libraries:
-        registry = trt.get_plugin_registry()
-        if registry.load_library(library) is None:
-            raise EngineError(
-                f"plugin library {library!r} cannot be loaded"
-                f" ({log.reason() or 'no reason in the log'})",
-                wanted="a shared library with TensorRT plugin creators",
-                todo="build it against this TensorRT version, and check it with ldd",
-            )
 
 
 def network_flags(trt: Any, *, strongly_typed: bool = True) -> int:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trt_int8.errors import PluginError
-from trt_int8.files import write_whole
+from trt_int8.files import read_own, write_own
 from trt_int8.plugins.kernel import KERNEL_SMS, KernelVariant, kernel_folder
 from trt_int8.plugins.toolchain import Compiler, Program, find_compiler
 
@@ -188,9 +188,9 @@ def _hash(parts: Iterable[str]) -> str:
 
 
 def _read_sealed(place: Path) -> str | None:
-    """The text of a cache entry; None where there is none or a part of it is lost."""
+    """The text of a cache entry; None if there is none, it is damaged, or others may write it."""
     try:
-        seal, _, text = place.read_text(encoding="utf-8").partition("\n")
+        seal, _, text = read_own(place).decode().partition("\n")
     except (OSError, UnicodeDecodeError):
         return None
     return text if seal == _SEAL + _hash([text]) else None
@@ -199,5 +199,4 @@ def _read_sealed(place: Path) -> str | None:
 def _write_sealed(place: Path, text: str) -> None:
     # A home that cannot be written costs a compilation each time, nothing else.
     with contextlib.suppress(OSError):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(place, f"{_SEAL}{_hash([text])}\n{text}".encode())
+        write_own(place, f"{_SEAL}{_hash([text])}\n{text}".encode())

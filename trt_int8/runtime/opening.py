@@ -67,7 +67,8 @@ def load_bundle(folder: Path, asked: Asked) -> Loaded:
         # The engine keeps its own profiles, whichever shapes the session uses of them.
         signature = with_shapes(whole, options.shapes)
         graphs = max(options.graphs, len(options.shapes))
-        gpu = GpuOptions(asked.workers, graphs, options.cuda_graphs)
+        fixed = _fixed_shapes(signature) if options.shapes else ()
+        gpu = GpuOptions(asked.workers, graphs, options.cuda_graphs, shapes=fixed)
         backend = open_engine(checked, whole, device.index, gpu)
     else:
         signature = with_shapes(for_cpu(whole), options.shapes)
@@ -79,6 +80,7 @@ def _start_on_cpu(
     model: bytes, signature: Signature, workers: int, options: SessionOptions
 ) -> Backend:
     threads = options.threads or max(default_threads(), workers)
+    # An engine's profiles do not count here, so what there are were asked for.
     cpu = CpuOptions(threads, workers, _fixed_shapes(signature))
     graph = cpu_graph(model)
     with_openvino = options.runtime == "openvino" or (
@@ -90,5 +92,5 @@ def _start_on_cpu(
 
 
 def _fixed_shapes(signature: Signature) -> tuple[dict[str, Shape], ...]:
-    """Only fixed shapes are profiles on a CPU, where an engine's do not count."""
+    """The profiles of a signature that has no others than fixed shapes."""
     return tuple({one.name: one.max for one in profile} for profile in signature.profiles)

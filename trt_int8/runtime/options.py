@@ -18,9 +18,9 @@ class SessionOptions:
     Attributes:
         shapes: (samples, tokens) of the batches that are run. On a CPU each is compiled for itself
             (some tenths of a second, and memory for its weights), which is faster than a model
-            for all shapes; on a GPU they are the CUDA graphs. Requests are padded to the next one,
-            larger ones are cut into several. Empty: any shape runs, each length padded to the
-            next of `Buckets`.
+            for all shapes; on a GPU they are the CUDA graphs, and inputs and outputs get memory for
+            the largest. Requests are padded to the next one, larger ones are cut into several.
+            Empty: any shape runs, each length padded to the next of `Buckets`.
         threads: on a CPU, of all workers together; None for one per core of this process.
         runtime: on a CPU; `auto` is OpenVINO, and ONNX Runtime where that is not installed.
         graphs: on a GPU, how many (samples, tokens) each worker keeps ready; the one used longest

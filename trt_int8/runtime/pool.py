@@ -12,6 +12,7 @@ from functools import partial
 
 from trt_int8.errors import SessionError
 from trt_int8.runtime.backend import Feeds, Outputs
+from trt_int8.runtime.futures import Crew, RequestFuture
 
 # Requests that wait per worker before `submit` blocks: enough that no worker ever idles while a
 # caller prepares the next one, few enough that a cancelled caller leaves little behind.
@@ -47,9 +48,9 @@ class WorkerPool:
             self._slots.put(number)
         self._jobs: _Jobs = queue.SimpleQueue()
         self._room = threading.Semaphore(workers * _WAITING_PER_WORKER)
-        self._threads: list[threading.Thread] = []
+        self._crew = Crew(workers)  # knows the threads, not the pool
         self._process = os.getpid()
-        weakref.finalize(self, _end, weakref.ref(self), self._jobs, self._threads)
+        weakref.finalize(self, _end, weakref.ref(self), self._jobs, self._crew.threads)
         # Guards the four below: what is open may be used, and is closed once.
         self._changed = threading.Condition()
         self._closing = False
@@ -77,9 +78,9 @@ class WorkerPool:
         self._enter()
         try:
             self._start_threads()
-            future: Future[Outputs] = Future()
+            future = RequestFuture(self._crew)
             # In a callback of a future: if this thread waited, nobody might empty the queue.
-            if self._room.acquire(blocking=not self._is_inside()):
+            if self._room.acquire(blocking=not self._crew.has_this_thread()):
                 self._jobs.put(partial(self._finish, future, feeds))
             else:
                 self._finish(future, feeds)
@@ -98,7 +99,7 @@ class WorkerPool:
         """
         if os.getpid() != self._process:
             return False
-        inside = self._is_inside()
+        inside = self._crew.has_this_thread()
         with self._changed:
             if self._closing:
                 self._changed.wait_for(lambda: self._closed or inside)
@@ -107,20 +108,17 @@ class WorkerPool:
             # Whoever waits for room was taken, and this may be the thread that would make it.
             self._room.release(self._busy + 1)
             self._changed.wait_for(lambda: self._busy == 0)
-        for _ in range(len(self._threads) + inside):
+        for _ in range(len(self._crew.threads) + inside):
             self._jobs.put(None)
         if inside:
             _serve(self._jobs, self._room)
-        for thread in self._threads:
+        for thread in self._crew.threads:
             if thread is not threading.current_thread():
                 thread.join()
         with self._changed:
             self._closed = True
             self._changed.notify_all()
         return True
-
-    def _is_inside(self) -> bool:
-        return threading.current_thread() in self._threads
 
     def _enter(self) -> None:
         if os.getpid() != self._process:
@@ -145,7 +143,7 @@ class WorkerPool:
 
     def _start_threads(self) -> None:
         with self._changed:
-            for number in range(len(self._threads), self._workers):
+            for number in range(len(self._crew.threads), self._workers):
                 thread = threading.Thread(
                     target=_serve,
                     args=(self._jobs, self._room),
@@ -153,7 +151,7 @@ class WorkerPool:
                     daemon=True,
                 )
                 thread.start()
-                self._threads.append(thread)
+                self._crew.threads.append(thread)
 
     def _finish(self, future: Future[Outputs], feeds: Feeds) -> None:
         if not future.set_running_or_notify_cancel():

@@ -199,8 +199,8 @@ class Session:
         """Start one request; the future ends with what `run` returns or raises.
 
         Blocks while the workers' queue is full. A request that has not begun can be cancelled.
-        Callbacks of the future run on a worker: they should be short, and never wait for another
-        future or map, as this may be the worker that would run it. `run` and `close` they may call.
+        Callbacks run on a worker: they should be short; `run` and `close` they may call, but never
+        wait for another future or map. Where no worker is left for it, `result` raises.
 
         Raises:
             RequestError: it does not fit the model.

@@ -135,6 +135,7 @@ def test_a_cache_in_a_folder_that_others_write_is_not_handed_over(
     file = CacheFile("0", "1", tmp_path)
     assert file.load() == b""
     assert "others may write it" in file.notes[0]
+    assert "set TRT_INT8_CACHE to a folder of your own" in file.notes[0]
     tmp_path.chmod(0o755)
     assert CacheFile("0", "1", tmp_path).load() == b"kernels"
 

@@ -146,6 +146,35 @@ def test_fixed_shapes_are_all_kept_ready(bundle: Path, trt: FakeTrt) -> None:
     check_clean(trt)
 
 
+@pytest.mark.parametrize(
+    ("shapes", "wanted"),
+    [
+        # int64 [B, S] twice, float32 [B, S], int64 [B]
+        (((1, 17),), (136, 136, 68, 8)),
+        (((4, 16), (1, 80)), (640, 640, 320, 32)),  # of two profiles
+        (((1, 64), (3, 19), (3, 17)), (512, 512, 256, 24)),  # of one
+        ((), (4800, 4800, 2400, 32)),
+    ],
+)
+def test_memory_is_had_for_the_largest_of_the_fixed_shapes(
+    bundle: Path, trt: FakeTrt, shapes: tuple[tuple[int, int], ...], wanted: tuple[int, ...]
+) -> None:
+    options = SessionOptions(shapes=shapes)
+    with Session.open(bundle, "cuda:0", workers=2, options=options) as session:
+        session.warm_up()
+        for batch, tokens in shapes or ((2, 300), (4, 64)):
+            feeds = feeds_of(batch, tokens)
+            check(session.run(feeds), feeds)
+        sizes = {name: sizes_of(trt, name) for name in ("cuMemAlloc", "cuMemHostAlloc")}
+    assert sizes == {"cuMemAlloc": [4096, *wanted] * 2, "cuMemHostAlloc": [*wanted] * 2}
+    check_clean(trt)
+
+
+def sizes_of(trt: FakeTrt, call: str) -> list[int]:
+    """Bytes that a call was asked for, in order."""
+    return [given[1] for given in trt.script.calls if given[0] == call]
+
+
 def test_a_card_that_is_not_there_is_an_error(bundle: Path) -> None:
     with pytest.raises(DeviceError, match="no card cuda:5"):
         Session.open(bundle, "cuda:5")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from trt_int8.engine.flavour import local_sm
+from trt_int8.engine.flavour import LocalCards
 from trt_int8.engine.plugins.callbacks import Tools, make_callbacks
 from trt_int8.engine.plugins.driver import DriverLauncher
 from trt_int8.engine.plugins.support import check_support
@@ -19,9 +19,10 @@ from trt_int8.plugins.signatures import NAMESPACE, signatures
 def register_plugins(tensorrt: Any, tools: Tools | None = None) -> tuple[str, ...]:
     """Make our plugins known to TensorRT, before a file with them is parsed.
 
-    Nothing is compiled yet, and a plugin that is there already is left alone. An engine built
-    ahead of time holds its kernels and needs no registration to be loaded; one whose plugins run
-    as Python (`impl`) does.
+    Nothing is compiled yet, and a plugin that is there already is left alone: it serves every card,
+    also those of other architectures. The card whose CUDA context is current (without one, the
+    first) is checked each time. An engine built ahead of time holds its kernels and needs no
+    registration to be loaded; one whose plugins run as Python (`impl`) does.
 
     Args:
         tensorrt: the imported package.
@@ -48,26 +49,31 @@ def register_plugins(tensorrt: Any, tools: Tools | None = None) -> tuple[str, ..
     return tuple(signature.plugin_id for signature in signatures())
 
 
-def local_tactics() -> tuple[int, ...]:
-    """Architectures whose kernels this machine's card runs; all of them without a card.
+def tactics_of(sm: int | None) -> tuple[int, ...]:
+    """Architectures whose kernels a card runs; all of them without a card.
 
     A tactic's number is its architecture: kernels for SM75 run on every later card, too, and
     TensorRT keeps the one that is faster there.
 
+    Args:
+        sm: compute capability times ten of the card; None if there is none.
+
     Raises:
         PluginError: the card is older than every kernel.
     """
-    sm = local_sm()
     tactics = tuple(known for known in KERNEL_SMS if sm is None or known <= sm)
     if not tactics:
         raise PluginError(
-            f"this machine's card is an SM{sm}",
+            f"the card is an SM{sm}",
             wanted=f"SM{min(KERNEL_SMS)} or newer: the plugins' kernels use its INT8 tensor cores",
-            todo="build for a newer card, or pass --plugins off",
+            todo="use a newer card, or build with --plugins off",
         )
     return tactics
 
 
 def _local_tools() -> Tools:
-    # Asked again at every run of the JIT fallback, so each answer is kept.
-    return Tools(plan_call, cache(compile_ptx), DriverLauncher(), cache(local_tactics))
+    # All cards share TensorRT's registry of plugins, and what is registered first stays. So which
+    # kernels a card runs is asked at every call: of the card whose context is current then.
+    cards = LocalCards()
+    launcher = DriverLauncher()
+    return Tools(plan_call, cache(compile_ptx), launcher, lambda: tactics_of(cards.current_sm()))

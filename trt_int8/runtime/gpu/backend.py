@@ -12,6 +12,7 @@ NVIDIA's own packages; `tests/gpu/test_session.py` is for people with a card.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ from trt_int8.runtime.gpu.memory import call_failed, current
 from trt_int8.runtime.gpu.plan import GraphPolicy
 from trt_int8.runtime.gpu.worker import GpuWorker, Shared
 from trt_int8.runtime.pool import WorkerPool
-from trt_int8.runtime.tensors import Signature
+from trt_int8.runtime.tensors import Shape, Signature
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class GpuOptions:
             one used longest ago goes first.
         capture: use CUDA graphs at all, TensorRT-RTX's own ones too.
         cache_folder: where TensorRT-RTX's runtime caches are kept; None for the user's own folder.
+        shapes: of the inputs, by name, for each batch that will come; memory is had for these.
+            Empty for any batch that the engine takes.
         driver: in tests, another module than `cuda.bindings.driver`.
         tensorrt: in tests, another module than the flavour's.
     """
@@ -51,6 +54,7 @@ class GpuOptions:
     graphs: int = 32
     capture: bool = True
     cache_folder: Path | None = None
+    shapes: tuple[Mapping[str, Shape], ...] = ()
     driver: Any = None
     tensorrt: Any = None
 
@@ -64,6 +68,7 @@ def open_engine(
         SessionError: the driver or TensorRT refused; nothing is left allocated.
         MissingPackageError: cuda-python or the bundle's TensorRT is not installed.
         BundleError: a file was changed since it was checked.
+        RequestError: the engine does not take one of the fixed shapes.
         EngineError, PluginError: the plugins cannot be loaded.
     """
     return EngineBackend(checked, signature, index, options or GpuOptions())
@@ -143,7 +148,7 @@ class EngineBackend:
         for _ in range(self.workers):
             worker = GpuWorker(shared)
             self._resources.callback(worker.release)
-            sizes = sizes or worker.largest_bytes()
+            sizes = sizes or worker.largest_bytes(options.shapes)
             worker.allocate(sizes)
             self._workers.append(worker)
         return engine.name

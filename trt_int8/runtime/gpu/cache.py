@@ -8,17 +8,14 @@ promise to survive a damaged one.
 from __future__ import annotations
 
 import hashlib
-import os
-import stat
 from pathlib import Path
 
 from trt_int8.errors import PluginError
-from trt_int8.files import write_whole
-from trt_int8.plugins.compile import cache_folder
+from trt_int8.files import read_own, write_own
+from trt_int8.plugins.compile import CACHE_VARIABLE, cache_folder
 
 # sha256 of what follows, at the beginning of the file.
 _SEAL_BYTES = hashlib.sha256().digest_size
-_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 class CacheFile:
@@ -45,6 +42,9 @@ class CacheFile:
             self._stored = self._read(self._path())
         except FileNotFoundError:
             pass
+        except PermissionError as error:
+            own = f"or set {CACHE_VARIABLE} to a folder of your own, for a cache is code"
+            self.notes.append(f"the runtime cache is not read: {error}, {own}")
         except (OSError, PluginError) as error:
             self.notes.append(f"the runtime cache is not read: {error}")
         return self._stored
@@ -54,18 +54,12 @@ class CacheFile:
         if not data or data == self._stored:
             return
         try:
-            path = self._path()
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_whole(path, hashlib.sha256(data).digest() + data)
-            path.chmod(0o600)  # whatever the umask lets others do
+            write_own(self._path(), hashlib.sha256(data).digest() + data)
         except (OSError, PluginError) as error:
             self.notes.append(f"the runtime cache is not kept: {error}")
 
     def _read(self, path: Path) -> bytes:
-        _check_owner(path.parent, path.parent.stat())
-        with path.open("rb") as file:
-            _check_owner(path, os.fstat(file.fileno()))
-            data = file.read()
+        data = read_own(path)
         seal, cache = data[:_SEAL_BYTES], data[_SEAL_BYTES:]
         if hashlib.sha256(cache).digest() != seal:
             raise OSError(f"{str(path)!r} is damaged; it is made anew")
@@ -74,15 +68,3 @@ class CacheFile:
     def _path(self) -> Path:
         folder = self._folder if self._folder is not None else cache_folder().with_name("runtime")
         return folder / self._name
-
-
-def _check_owner(path: Path, found: os.stat_result) -> None:
-    """Refuse what another user owns or may write; only where there are such users."""
-    if not hasattr(os, "geteuid"):
-        return
-    if found.st_uid in (os.geteuid(), 0) and not found.st_mode & _OTHERS_WRITE:
-        return
-    raise PermissionError(
-        f"{str(path)!r} is another user's, or others may write it, and a cache is code: run"
-        " chmod go-w on it, or set TRT_INT8_CACHE to a folder of your own"
-    )

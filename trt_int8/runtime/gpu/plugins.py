@@ -8,8 +8,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from trt_int8.engine.adapter import register_libraries
 from trt_int8.engine.plugins import register_plugins
+from trt_int8.engine.plugins.libraries import register_libraries
 from trt_int8.errors import PluginLibraryError
 from trt_int8.runtime.checks import CheckedBundle
 from trt_int8.spec.build import Flavour
@@ -17,6 +17,8 @@ from trt_int8.spec.build import Flavour
 
 def load_plugins(trt: Any, log: Any, checked: CheckedBundle) -> None:
     """Make all plugins of a bundle known to TensorRT, before its engine is deserialised.
+
+    The CUDA context of the session's card is current: our plugins are checked for that card.
 
     A library stays loaded until the process ends. TensorRT refuses one whose plugins it has
     ("will fail and return None if any of the plugins are already registered", Python API,
@@ -31,14 +33,15 @@ def load_plugins(trt: Any, log: Any, checked: CheckedBundle) -> None:
         EngineError: a library cannot be loaded.
         PluginLibraryError: a library changed since it was checked, or there is no folder to load
             it from.
-        PluginError: this TensorRT cannot carry our plugins.
+        PluginError: this TensorRT or this card cannot carry our plugins.
     """
     manifest, there = checked.manifest, _loaded_into(trt)
+    may_call_ours = manifest.flavour is Flavour.TENSORRT and checked.precision == "int8"
     with there.lock:
         register_libraries(trt, log, ())
         _load_new(trt, log, checked, there.digests)
-    if manifest.plugins and manifest.flavour is Flavour.TENSORRT and checked.precision == "int8":
-        register_plugins(trt)
+        if manifest.plugins and may_call_ours:
+            register_plugins(trt)
 
 
 def _load_new(trt: Any, log: Any, checked: CheckedBundle, known: set[str]) -> None:

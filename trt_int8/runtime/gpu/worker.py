@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,19 +86,42 @@ class GpuWorker:
         self._stack.callback(self._cuda.call, free, made)
         return made
 
-    def largest_bytes(self) -> dict[str, int]:
-        """Bytes of each input and output at the greatest shapes of all profiles."""
+    def largest_bytes(self, fixed: Sequence[Mapping[str, Shape]] = ()) -> dict[str, int]:
+        """Bytes of each input and output at the greatest shapes.
+
+        Args:
+            fixed: shapes of the inputs, of all requests that will come; empty for whatever the
+                profiles take.
+
+        Raises:
+            RequestError: no profile takes one of them.
+            SessionError: a call failed.
+        """
         engine, largest = self._shared.engine, dict.fromkeys(self._buffers, 0)
-        for profile in range(engine.profiles):
-            shapes = {one.name: one.largest[profile] for one in self._inputs}
+        for profile, wanted in self._greatest(fixed).items():
             context = engine.context(self._scratch)
             try:
-                shapes |= engine.set_shapes(context, profile, shapes, self._stream)
+                for given in wanted:
+                    shapes = dict(given)
+                    shapes |= engine.set_shapes(context, profile, shapes, self._stream)
+                    for one in engine.tensors:
+                        size_bytes = _bytes_of(one, shapes[one.name])
+                        largest[one.name] = max(largest[one.name], size_bytes)
             finally:
                 self._synchronize()  # the context goes, so nothing of it may be on its way
-            for one in engine.tensors:
-                largest[one.name] = max(largest[one.name], _bytes_of(one, shapes[one.name]))
         return largest
+
+    def _greatest(
+        self, fixed: Sequence[Mapping[str, Shape]]
+    ) -> dict[int, list[Mapping[str, Shape]]]:
+        """Shapes that may be the greatest, by profile."""
+        found: dict[int, list[Mapping[str, Shape]]] = {}
+        for shapes in fixed:
+            found.setdefault(self._shared.signature.profile_of(shapes), []).append(shapes)
+        return found or {
+            profile: [{one.name: one.largest[profile] for one in self._inputs}]
+            for profile in range(self._shared.engine.profiles)
+        }
 
     def allocate(self, sizes: Mapping[str, int]) -> None:
         """Get the memory of every input and output.

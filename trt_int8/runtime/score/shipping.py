@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import os
 import shutil
@@ -15,6 +16,7 @@ from trt_int8 import optional
 from trt_int8.engine.bundle import file_sha256, list_files
 from trt_int8.engine.manifest_reader import load_manifest
 from trt_int8.errors import ScoreError
+from trt_int8.files import is_own_folder
 from trt_int8.runtime.score.opener import BundleScorer
 from trt_int8.runtime.score.work import Opener
 from trt_int8.spec.manifest import MANIFEST_NAME
@@ -88,21 +90,31 @@ def send(opener: Opener, put: Callable[[bytes], Any] | None) -> Sent:
 
 
 def _unpacked(name: str, files: tuple[tuple[str, Any], ...]) -> Path:
-    """The copy on this machine, made once and whole, for all its actors."""
+    """The copy on this machine, made once and whole, for all its actors.
+
+    Everybody may write where temporary files are. If something of another user stands in the copy's
+    place, this actor has a copy to itself, until its process ends.
+    """
     get = optional.load("ray").get
     user = os.getuid() if hasattr(os, "getuid") else 0
     target = Path(tempfile.gettempdir()) / f"{name}-{user}"
-    if not target.is_dir():
-        folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
-        try:
-            for inner, reference in files:
-                (folder / inner).parent.mkdir(parents=True, exist_ok=True)
-                (folder / inner).write_bytes(get(reference))
-            folder.rename(target)
-        except OSError:
-            # Another actor was first, which is as good.
-            if not target.is_dir():
-                raise
-        finally:
+    if is_own_folder(target):
+        return target
+    # Only this user may look or write into a folder of `mkdtemp`, so all inside is safe, too.
+    folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+    try:
+        for inner, reference in files:
+            (folder / inner).parent.mkdir(parents=True, exist_ok=True)
+            (folder / inner).write_bytes(get(reference))
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    try:
+        folder.rename(target)
+    except OSError:
+        if is_own_folder(target):  # another actor was first, which is as good
             shutil.rmtree(folder, ignore_errors=True)
+        else:
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+            return folder
     return target
