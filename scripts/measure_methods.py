@@ -20,6 +20,7 @@ from scripts.update_readme import replace_marked
 from trt_int8.pipeline.calibrate import run_calibrate
 from trt_int8.pipeline.options import CalibrateOptions
 from trt_int8.spec.methods import METHODS, parse_method, parse_methods
+from trt_int8.spec.recipe import Recipe
 from trt_int8.terminal import RichReporter
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -50,6 +51,7 @@ def _measure(model: str, tokenizer: Path | None) -> dict[str, Any]:
             model=model,
             tokenizer=tokenizer,
             methods=parse_methods(COMPARED),
+            recipe=Recipe(smooth=0),
             out=Path(folder),
         )
         study = run_calibrate(options, reporter).study

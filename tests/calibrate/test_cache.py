@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import base64
 import hashlib
 import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.support.range_tables import saved, table
 from trt_int8.calibrate import cache
 from trt_int8.errors import CalibrationError
 from trt_int8.spec.ranges import TensorRange
+from trt_int8.spec.smoothing import Smoothing
+
+SMOOTHING = Smoothing.of(0.75, {"b.input": np.array([1.0, 0.5, 2.0], np.float32)})
 
 
 def test_a_table_comes_back_as_it_was_saved(tmp_path: Path) -> None:
@@ -46,7 +51,7 @@ def test_saving_leaves_the_table_alone_in_its_folder(tmp_path: Path) -> None:
 def test_the_file_is_the_canonical_json(tmp_path: Path) -> None:
     head = """{
  "data_sha256": "cd",
- "format": "trt_int8-ranges-2",
+ "format": "trt_int8-ranges-3",
  "method": "percentile:99.995",
  "model_sha256": "ab",
  "order": [],
@@ -62,14 +67,34 @@ def test_the_file_is_the_canonical_json(tmp_path: Path) -> None:
  },
  "samples": 33,
 """
+    plain = ' "smoothing": null,\n'
+    # 1, 0.5 and 2 as float32 are 0x3f800000, 0x3f000000 and 0x40000000; little endian.
+    smoothed = f""" "smoothing": {{
+  "alpha": 0.75,
+  "factors": {{
+   "b.input": "{encoded("0000803f 0000003f 00000040")}"
+  }}
+ }},
+"""
     tail = """ "versions": {
   "trt_int8": "0.1.0"
  }
 }
 """
-    digest = hashlib.sha256((head + tail).encode()).hexdigest()
-    expected = f'{head} "sha256": "{digest}",\n{tail}'
-    assert saved(tmp_path).read_text(encoding="utf-8") == expected
+    assert saved(tmp_path).read_text(encoding="utf-8") == with_checksum(head, plain + tail)
+    cache.save(tmp_path / "smoothed.json", table(smoothing=SMOOTHING))
+    text = (tmp_path / "smoothed.json").read_text(encoding="utf-8")
+    assert text == with_checksum(head, smoothed + tail)
+
+
+def with_checksum(head: str, rest: str) -> str:
+    """The text with the line of its hash between."""
+    digest = hashlib.sha256((head + rest).encode()).hexdigest()
+    return f'{head} "sha256": "{digest}",\n{rest}'
+
+
+def encoded(bytes_: str) -> str:
+    return base64.b64encode(bytes.fromhex(bytes_)).decode()
 
 
 @pytest.mark.parametrize(
@@ -90,6 +115,35 @@ def test_ranges_of_something_else_are_refused(
     ) as error:
         cache.load(saved(tmp_path), table(**{field: other}))
     assert shown in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("kept", "asked", "shown"),
+    [
+        (None, Smoothing(alpha="auto"), "(0, not 'auto')"),
+        (SMOOTHING, None, "(0.75, not 0)"),
+        (SMOOTHING, Smoothing(alpha=0.5), "(0.75, not 0.5)"),
+    ],
+)
+def test_ranges_smoothed_otherwise_are_refused(
+    tmp_path: Path, kept: Smoothing | None, asked: Smoothing | None, shown: str
+) -> None:
+    cache.save(tmp_path / "ranges.json", table(smoothing=kept))
+    with pytest.raises(CalibrationError) as refused:
+        cache.load(tmp_path / "ranges.json", table(smoothing=asked))
+    assert f"is of another smooth {shown}; " in str(refused.value)
+    assert "delete the file" in str(refused.value)
+
+
+def test_the_factors_come_with_the_ranges_of_a_recipe_that_does_not_know_them(
+    tmp_path: Path,
+) -> None:
+    smoothed = table(smoothing=SMOOTHING)
+    cache.save(tmp_path / "ranges.json", smoothed)
+    wanted = table(smoothing=Smoothing(alpha=0.75))
+    found = cache.load(tmp_path / "ranges.json", wanted)
+    assert found == smoothed
+    assert cache.cache_path(tmp_path, wanted) == cache.cache_path(tmp_path, smoothed)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +173,10 @@ CHANGES: list[dict[str, Any]] = [
     {"versions": {}},
     {"versions": {"trt_int8": "0.2"}},
     {"ranges": {"a.input": {"amax": 1, "peak": 1}}},
-    {"format": "trt_int8-ranges-3"},
+    {"format": "trt_int8-ranges-4"},
+    {"smoothing": Smoothing(alpha="auto")},
+    {"smoothing": Smoothing(alpha=0.5)},
+    {"smoothing": Smoothing(alpha=0.75)},
 ]
 
 
@@ -133,13 +190,30 @@ def test_the_path_does_not_depend_on_the_numbers(tmp_path: Path) -> None:
     assert cache.cache_path(tmp_path, other) == cache.cache_path(tmp_path, table())
 
 
-def test_the_path_is_the_hash_that_the_readme_describes(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("alpha", "shown"), [(0, "0"), ("auto", '"auto"'), (0.75, "0.75"), (1, "1.0")]
+)
+def test_the_path_is_the_hash_that_the_readme_describes(
+    tmp_path: Path, alpha: Any, shown: str
+) -> None:
     key = (
-        '["trt_int8-ranges-2","ab","cd","percentile:99.995",33,{"trt_int8":"0.1.0"},'
-        '["a.input","b.input"]]'
+        '["trt_int8-ranges-3","ab","cd","percentile:99.995",33,{"trt_int8":"0.1.0"},'
+        f'{shown},["a.input","b.input"],[]]'
     )
     name = hashlib.sha256(key.encode()).hexdigest()[:16]
-    assert cache.cache_path(tmp_path, table()) == tmp_path / f"{name}.json"
+    made = table(smoothing=Smoothing.planned(alpha))
+    assert cache.cache_path(tmp_path, made) == tmp_path / f"{name}.json"
+
+
+def test_the_path_names_the_groups_that_may_be_smoothed_in_any_order(tmp_path: Path) -> None:
+    key = (
+        '["trt_int8-ranges-3","ab","cd","percentile:99.995",33,{"trt_int8":"0.1.0"},'
+        '"auto",["a.input","b.input"],[["a.input"],["b.input","c"]]]'
+    )
+    name = hashlib.sha256(key.encode()).hexdigest()[:16]
+    made = table(smoothing=Smoothing.planned("auto"))
+    for groups in ((("a.input",), ("b.input", "c")), (("c", "b.input"), ("a.input",))):
+        assert cache.cache_path(tmp_path, made, groups) == tmp_path / f"{name}.json"
 
 
 def test_builds_at_the_same_time_can_share_a_folder(tmp_path: Path) -> None:

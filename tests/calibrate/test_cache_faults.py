@@ -44,7 +44,7 @@ def test_a_file_cut_at_any_byte_is_refused_as_cut(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        (b"", "is empty; wanted a whole and unedited file of format trt_int8-ranges-2"),
+        (b"", "is empty; wanted a whole and unedited file of format trt_int8-ranges-3"),
         (b"\xff\xfe", "is not UTF-8 text (byte 0 is 0xff)"),
         (b"{\n \x80}", "is not UTF-8 text (byte 3 is 0x80)"),
         (b"\0\0\0", "is not JSON (Expecting value"),
@@ -58,8 +58,9 @@ def test_a_file_cut_at_any_byte_is_refused_as_cut(tmp_path: Path) -> None:
         (b'{"format": "trt_int8-manifest-1"}\n', "is JSON of something else"),
         (b'{"format": 2}\n', "is JSON of something else"),
         (b'{"format": "trt_int8-ranges-1"}\n', "is of the older format 'trt_int8-ranges-1'"),
-        (b'{"format": "trt_int8-ranges-3"}\n', "is of the unknown format 'trt_int8-ranges-3'"),
-        (b'{"format": "trt_int8-ranges-2"}\n', "lacks the field 'data_sha256'"),
+        (b'{"format": "trt_int8-ranges-2"}\n', "is of the older format 'trt_int8-ranges-2'"),
+        (b'{"format": "trt_int8-ranges-4"}\n', "is of the unknown format 'trt_int8-ranges-4'"),
+        (b'{"format": "trt_int8-ranges-3"}\n', "lacks the field 'data_sha256'"),
     ],
 )
 def test_what_is_no_table_of_this_format_is_refused_by_its_fault(
@@ -132,6 +133,7 @@ def test_a_file_that_names_a_key_twice_is_refused(
     ("old", "new", "why"),
     [
         (' "order": [],\n', "", "lacks the field 'order'"),
+        (' "smoothing": null,\n', "", "lacks the field 'smoothing'"),
         (f' "sha256": "{table().sha256}",\n', "", "lacks the field 'sha256'"),
         ('\n   "amax": 1.25,', "", "lacks the field 'amax' of tensor 'b.input'"),
         (' "samples"', ' "seed": 1,\n "samples"', "has the unknown field 'seed'"),
@@ -145,6 +147,48 @@ def test_missing_unknown_and_wrong_fields_are_named(
     tmp_path: Path, old: str, new: str, why: str
 ) -> None:
     assert why in fault(saved(tmp_path, edited(old, new)))
+
+
+@pytest.mark.parametrize(
+    ("smoothing", "why"),
+    [
+        ("3", "has a wrong field 'smoothing' ("),
+        ('{"factors": {}}', "lacks the field 'alpha'"),
+        ('{"alpha": "all", "factors": {}}', "has a wrong field 'alpha' ("),
+        ('{"alpha": 0, "factors": {}}', "has a wrong field 'alpha' ("),
+        ('{"alpha": 1.5, "factors": {}}', "has a wrong field 'alpha' ("),
+        ('{"alpha": NaN, "factors": {}}', "has a wrong field 'alpha' ("),
+        ('{"alpha": 1.0, "factors": {"b": 3}}', "has a wrong field 'factors' ("),
+        ('{"alpha": 1.0, "beta": 1, "factors": {}}', "has the unknown field 'beta'"),
+    ],
+)
+def test_smoothing_of_another_form_is_refused_by_the_field(
+    tmp_path: Path, smoothing: str, why: str
+) -> None:
+    text = edited('"smoothing": null', f'"smoothing": {smoothing}')
+    assert why in fault(saved(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("factors", "why"),
+    [
+        ("AACAPw!=", "are not base64 of float32 numbers"),
+        ("AACAPwA=", "are not base64 of float32 numbers"),  # 5 bytes
+        ("", "are not all finite and above 0"),
+        ("AAAAAA==", "are not all finite and above 0"),  # 0
+        ("AACAvw==", "are not all finite and above 0"),  # -1
+        ("AACAfw==", "are not all finite and above 0"),  # infinity
+        ("AADAfw==", "are not all finite and above 0"),  # NaN
+        ("AACAPx==", "have another spelling than they are written in"),  # bits past the end
+    ],
+)
+def test_unusable_smoothing_factors_are_refused_by_their_site(
+    tmp_path: Path, factors: str, why: str
+) -> None:
+    smoothing = f'{{"alpha": 0.5, "factors": {{"b.input": "{factors}"}}}}'
+    text = edited('"smoothing": null', f'"smoothing": {smoothing}')
+    found = fault(saved(tmp_path, text))
+    assert f"cannot be used: the smoothing factors of 'b.input' {why}" in found
 
 
 @pytest.mark.parametrize(

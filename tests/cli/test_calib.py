@@ -198,6 +198,7 @@ def test_diff_sorts_changes_by_their_ratio_either_way(
             {"tensor": "up", "a": 1.0, "b": 1.5, "ratio": 1.5},
         ],
         "same": 2,
+        "smoothed_alike": True,
     }
 
 

@@ -18,6 +18,7 @@ from trt_int8.pipeline import engines
 from trt_int8.pipeline.build import run_build
 from trt_int8.pipeline.data import PreparedModel
 from trt_int8.pipeline.implicit import batches_at_opt, write_implicit
+from trt_int8.pipeline.options import BuildOptions
 from trt_int8.pipeline.prepare import prepare
 from trt_int8.pipeline.profiles import ChosenProfiles
 from trt_int8.pipeline.progress import SilentReporter
@@ -58,6 +59,12 @@ def test_the_ranges_go_by_tensor_names_of_the_float_graph(prepared: PreparedMode
     assert prepared.ranges is not None
     computed = {name for node in prepared.fp32.graph.node for name in node.output}
     assert set(prepared.ranges.ranges) <= computed
+
+
+def test_nothing_is_smoothed_for_a_cache_that_holds_no_factors(prepared: PreparedModel) -> None:
+    assert BuildOptions(model="m").recipe.smooth == "auto"
+    assert prepared.ranges is not None
+    assert prepared.ranges.smoothing is None
 
 
 def test_cache_and_batches_are_written_for_the_installed_tensorrt(

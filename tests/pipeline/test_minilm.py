@@ -37,7 +37,7 @@ def test_all_48_matmuls_and_6_attentions_run_int8_on_t4_and_a100(outcome: BuildO
 
 
 def test_the_embeddings_stay_near_those_of_fp32(outcome: BuildOutcome) -> None:
-    assert outcome.accuracy.of("int8", "fp32").cosine_mean >= 0.985
+    assert outcome.accuracy.of("int8", "fp32").cosine_mean >= 0.995
     assert outcome.accuracy.of("fp16", "fp32").cosine_mean >= 0.9999
 
 

@@ -64,7 +64,7 @@ class Halver:
 
 
 def options(folder: Path, method: str = "max", **changes: object) -> BuildOptions:
-    recipe = Recipe(calibration=CalibrationSettings(method=method))
+    recipe = Recipe(smooth=0, calibration=CalibrationSettings(method=method))
     made = BuildOptions(model="halver", recipe=recipe, cache=folder / "cache")
     return made.model_copy(update=changes)
 

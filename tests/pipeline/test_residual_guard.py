@@ -120,6 +120,21 @@ def test_cached_ranges_of_a_recipe_that_did_not_look_are_no_way_around(tmp_path:
     assert "ranges taken from" in ranges_of(Blocks(FORCED, outlier=True), tmp_path, FORCED)[0]
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_ranges_of_a_recipe_that_smooths_other_tensors_are_not_taken(
+    tmp_path: Path, order: tuple[int, int]
+) -> None:
+    """What a quantized residual sum reads is not smoothed, though its sites are all the same."""
+    recipes = [
+        FORCED.model_copy(update={"smooth": 0.5, "residual": flag}) for flag in (False, True)
+    ]
+    assert len({Blocks(recipe, outlier=True).sites for recipe in recipes}) == 1
+    for number in order:
+        notes = ranges_of(Blocks(recipes[number], outlier=True), tmp_path, recipes[number])
+        assert "ranges taken from" not in notes[0]
+    assert len(list((tmp_path / "c").iterdir())) == 2
+
+
 def test_a_range_file_is_no_way_around(tmp_path: Path) -> None:
     ranges_of(Blocks(FORCED, outlier=True), tmp_path, FORCED)
     (file,) = (tmp_path / "c").iterdir()

@@ -34,10 +34,14 @@ def test_the_default_rung_is_the_default_recipe() -> None:
     assert load_recipe("linear+attention") == Recipe() == load_recipe(None)
 
 
-def test_rungs_differ_except_ft1_which_is_the_default_by_another_name() -> None:
-    switches = [load_recipe(name).model_copy(update={"name": ""}) for name in NAMES]
-    same = {(a, b) for a in range(7) for b in range(a) if switches[a] == switches[b]}
-    assert same == {(4, 2)}
+def test_no_two_rungs_are_the_same_and_ft1_is_the_default_without_smoothing() -> None:
+    unnamed = [load_recipe(name).model_copy(update={"name": ""}) for name in NAMES]
+    assert {(a, b) for a in range(7) for b in range(a) if unnamed[a] == unnamed[b]} == set()
+    assert load_recipe("ft1") == Recipe(name="ft1", smooth=0)
+
+
+def test_fastertransformer_modes_do_not_smooth_and_all_other_rungs_find_the_best() -> None:
+    assert [load_recipe(name).smooth for name in NAMES] == ["auto"] * 4 + [0] * 3
 
 
 def switches(name: str) -> dict[str, object]:

@@ -21,6 +21,7 @@ def test_no_file_gives_the_default_recipe() -> None:
     assert recipe.calibration.method == "output"
     assert (recipe.calibration.max_samples, recipe.calibration.batch_size) == (512, 16)
     assert recipe.calibration.pad_to is None
+    assert recipe.smooth == "auto"
 
 
 def test_every_setting_is_read(tmp_path: Path) -> None:
@@ -28,6 +29,7 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
     name = "mine"
     linear = true
     attention = false
+    smooth = 0.75
     keep = ["*.pooler.*", "classifier"]
     [calibration]
     method = "percentile:99.9"
@@ -37,7 +39,7 @@ def test_every_setting_is_read(tmp_path: Path) -> None:
     pad_to = 48
     """
     recipe = load_recipe(write(tmp_path, text))
-    assert (recipe.name, recipe.attention) == ("mine", False)
+    assert (recipe.name, recipe.attention, recipe.smooth) == ("mine", False, 0.75)
     assert recipe.keep == ("*.pooler.*", "classifier")
     assert recipe.calibration.model_dump() == {
         "method": "percentile:99.9",
@@ -185,6 +187,52 @@ def test_a_recipe_that_quantizes_nothing_is_refused(tmp_path: Path) -> None:
         load_recipe(write(tmp_path, "linear = false\nattention = false"))
 
 
-def test_a_recipe_survives_its_json_form(tmp_path: Path) -> None:
-    recipe = load_recipe(write(tmp_path, "keep = ['a*']\n[calibration]\nmethod = 'max'"))
+@pytest.mark.parametrize("smooth", ["0", "0.5", "'auto'"])
+def test_a_recipe_survives_its_json_form(tmp_path: Path, smooth: str) -> None:
+    text = f"keep = ['a*']\nsmooth = {smooth}\n[calibration]\nmethod = 'max'"
+    recipe = load_recipe(write(tmp_path, text))
     assert Recipe.model_validate_json(recipe.to_json()) == recipe
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("0", 0), ("0.0", 0), ("1e-3", 0.001), ("0.5", 0.5), ("1", 1), ("'auto'", "auto")],
+)
+def test_smooth_takes_a_number_from_0_to_1_or_auto(
+    tmp_path: Path, text: str, value: object
+) -> None:
+    recipe = load_recipe(write(tmp_path, f"smooth = {text}"))
+    assert recipe.smooth == recipe.alpha == value
+
+
+@pytest.mark.parametrize(
+    "value", ["'yes'", "'AUTO'", "'0.5'", "true", "false", "-0.1", "1.5", "nan", "inf", "[0.5]"]
+)
+def test_smooth_takes_nothing_else(tmp_path: Path, value: str) -> None:
+    shown = {"true": "True", "false": "False"}.get(value, value)
+    with pytest.raises(RecipeError) as refused:
+        load_recipe(write(tmp_path, f"smooth = {value}"))
+    wanted = 'wanted a number from 0 to 1, or "auto"'
+    assert f"setting 'smooth' is {shown}; {wanted}" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("plugins", "alpha"),
+    [("auto", 0.5), ("off", 0.5), ("attention", 0.5), ("layernorm", 0), ("attention,gelu", 0)],
+)
+def test_named_plugins_that_write_int8_leave_nothing_to_smooth_and_say_so(
+    plugins: str, alpha: float
+) -> None:
+    recipe = Recipe(plugins=plugins, smooth=0.5)
+    assert recipe.alpha == alpha
+    assert ["smoothed" in warning for warning in recipe.warnings] == ([] if alpha else [True])
+    assert Recipe(plugins=plugins).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("file", "name"), [("linear.toml", "linear"), ("linear_attention.toml", "linear+attention")]
+)
+def test_a_recipe_file_that_comes_along_is_the_one_of_its_name(file: str, name: str) -> None:
+    recipes = Path(__file__).parents[2] / "recipes"
+    assert load_recipe(recipes / file) == load_recipe(name)
+    assert {path.name for path in recipes.iterdir()} == {"linear.toml", "linear_attention.toml"}

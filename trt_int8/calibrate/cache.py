@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,21 @@ from trt_int8.files import write_whole
 from trt_int8.spec.ranges import FORMAT, RangeTable
 
 _FORMAT_NAME = FORMAT.rpartition("-")[0] + "-"
-_OLDER_FORMATS = ("trt_int8-ranges-1",)
-_SOURCE_FIELDS = ("model_sha256", "data_sha256", "method", "samples", "versions")
+_OLDER_FORMATS = ("trt_int8-ranges-1", "trt_int8-ranges-2")
+_SOURCE_FIELDS = ("model_sha256", "data_sha256", "method", "samples", "versions", "smooth")
 
 
-def cache_path(folder: Path, table: RangeTable) -> Path:
-    """Where the ranges of this model, these texts, this method and these versions are kept."""
+def cache_path(folder: Path, table: RangeTable, groups: Iterable[Iterable[str]] = ()) -> Path:
+    """Where the ranges of this model, these texts, this method and these versions are kept.
+
+    Args:
+        folder: of the cache.
+        table: what they are made from; its numbers are ignored.
+        groups: tensors that may be smoothed, as a recipe with the same tensors may bar some.
+    """
     made_from = [getattr(table, field) for field in ("format", *_SOURCE_FIELDS)]
-    key = json.dumps([*made_from, sorted(table.ranges)], sort_keys=True, separators=(",", ":"))
+    names = [sorted(table.ranges), sorted(sorted(group) for group in groups)]
+    key = json.dumps([*made_from, *names], sort_keys=True, separators=(",", ":"))
     return folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
 
 
@@ -136,7 +144,9 @@ def _table(path: Path, fields: dict[str, Any]) -> RangeTable:
         return RangeTable.model_validate(fields)
     except ValidationError as error:
         first = error.errors()[0]
-        where = f"field {str(first['loc'][-1])!r}"
+        # Below `smoothing`, pydantic names the kinds that alpha may be of too.
+        place = first["loc"][:2] if first["loc"][0] == "smoothing" else first["loc"]
+        where = f"field {str(place[-1])!r}"
         if first["loc"][0] == "ranges" and len(first["loc"]) > 2:
             where += f" of tensor {first['loc'][1]!r}"
         if first["type"] == "missing":

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +69,12 @@ class TensorStatistics:
             histogram=self.histogram.merge(other.histogram) if both else None,  # type: ignore[union-attr, arg-type]
             rows=self.rows.merge(other.rows) if sampled else None,  # type: ignore[union-attr, arg-type]
         )
+
+
+def merged(parts: Iterable[TensorStatistics]) -> TensorStatistics | None:
+    """Statistics of all values of tensors; those that are the same object count once."""
+    each = list({id(part): part for part in parts}.values())
+    return reduce(TensorStatistics.merge, each) if each else None
 
 
 def statistics_of(

@@ -82,9 +82,16 @@ def from_ranges(
             the ranges, else EntropyCalibration2.
 
     Raises:
-        CalibrationError: the text format cannot hold the version, the calibrator or a name.
+        CalibrationError: the text format cannot hold the version, the calibrator or a name, or
+            ranges of smoothed tensors.
         RangeError: a scale is 0 or infinite in float32; the message names the tensor.
     """
+    if table.smoothing is not None and table.smoothing.factors:
+        raise CalibrationError(
+            f"{len(table.smoothing.factors)} tensors of these ranges are smoothed",
+            wanted="ranges of the model's own tensors: TensorRT's cache has no place for factors",
+            todo="calibrate with smooth = 0 in the recipe",
+        )
     made_by = table.method.removeprefix(_METHOD_PREFIX)
     if calibrator is None:
         calibrator = CALIBRATORS[0] if made_by == table.method else made_by

@@ -121,6 +121,9 @@ def show(
     console = Console(highlight=False)
     versions = [f"{name} {number}" for name, number in sorted(table.versions.items())]
     texts = f"{table.samples} texts" if table.samples else "texts unknown"
+    if table.smoothing is not None:
+        count = len(table.smoothing.factors)
+        texts += f", {count} inputs of Linears smoothed with alpha {table.smooth}"
     console.print(Text(", ".join([table.method, texts, *versions])), soft_wrap=True)
     cells = [
         (name, *(f"{number:.6g}" for number in numbers), f"{clipped:.1%}" if clipped else "")
@@ -145,14 +148,18 @@ def diff(
     """Compare the ranges of two caches. Exit code 0: the same, 3: different."""
     if not (math.isfinite(tolerance) and tolerance >= 0):
         raise CalibrationError(f"--tolerance is {tolerance}", wanted=">= 0", todo="correct it")
-    a, b = (read_any(file, trust=trust).ranges for file in (first, second))
+    tables = [read_any(file, trust=trust) for file in (first, second)]
+    a, b = (table.ranges for table in tables)
+    factors = [table.smoothing.factors if table.smoothing else {} for table in tables]
+    is_smoothed_alike = factors[0] == factors[1]
     only_a, only_b = sorted(set(a) - set(b)), sorted(set(b) - set(a))
     changes = _changes(a, b, tolerance)
     same = len(set(a) & set(b)) - len(changes)
     if as_json:
         keys = ("tensor", "a", "b", "ratio")
         changed = [dict(zip(keys, row, strict=True)) for row in changes]
-        _write_json({"only_in_a": only_a, "only_in_b": only_b, "changed": changed, "same": same})
+        found = {"only_in_a": only_a, "only_in_b": only_b, "changed": changed, "same": same}
+        _write_json({**found, "smoothed_alike": is_smoothed_alike})
     else:
         console = Console(highlight=False)
         for where, names in ((first, only_a), (second, only_b)):
@@ -164,7 +171,9 @@ def diff(
         console.print(
             f"{same} the same, {len(changes)} changed, {len(only_a + only_b)} in one only"
         )
-    if only_a or only_b or changes:
+        if not is_smoothed_alike:
+            console.print("the models were smoothed differently: these ranges are of other tensors")
+    if only_a or only_b or changes or not is_smoothed_alike:
         raise typer.Exit(_DIFFERENT)
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from trt_int8.pipeline.entrance import Entrance
 from trt_int8.pipeline.options import CalibrateOptions
 from trt_int8.pipeline.prepare import enter
 from trt_int8.pipeline.progress import Reporter
-from trt_int8.pipeline.ranges import collect, empty_table, find_all
+from trt_int8.pipeline.ranges import collect, empty_table, find_all, smooth_model
 from trt_int8.spec.methods import Method
 from trt_int8.spec.ranges import AffineRange, RangeTable, TensorRange
 from trt_int8.spec.study import STUDY_PAGE, CalibrationStudy, MethodResult, recommend
@@ -84,6 +85,7 @@ def run_calibrate(options: CalibrateOptions, reporter: Reporter) -> CalibrationO
             wanted="a float model",
             todo="pass --requantize to take them out, or pass the float model",
         )
+    smoothing = smooth_model(entrance, options.recipe.alpha, options.ray, reporter)
     # The page draws a histogram of every tensor, whatever the methods need.
     needs = Needs(histogram=True, rows=needs_of(options.methods).rows)
     statistics = collect(entrance, needs, options.ray, reporter)
@@ -92,7 +94,7 @@ def run_calibrate(options: CalibrateOptions, reporter: Reporter) -> CalibrationO
     if len(failures) == len(found):
         raise failures[0]
     study = _study(entrance, statistics, found, options, reporter)
-    _write(folder, study, found, entrance, options)
+    _write(folder, study, found, partial(empty_table, entrance, smoothing=smoothing))
     return CalibrationOutcome(folder, study)
 
 
@@ -173,8 +175,7 @@ def _write(
     folder: Path,
     study: CalibrationStudy,
     found: list[_Found],
-    entrance: Entrance,
-    options: CalibrateOptions,
+    table_of: Callable[[Method], RangeTable],
 ) -> None:
     """Every file whole; the page, which people look for, last.
 
@@ -186,16 +187,12 @@ def _write(
         ranges = _symmetric(each.ranges)
         if ranges:
             path = folder / ranges_name(each.method)
-            cache.save(path, _table(entrance, each.method, ranges))
+            cache.save(path, table_of(each.method).model_copy(update={"ranges": ranges}))
             old.discard(path)
     for path in old:
         path.unlink()
     write_whole(folder / STUDY_NAME, study.to_json().encode())
     write_calibration_page(folder / _PAGE, study)
-
-
-def _table(entrance: Entrance, method: Method, ranges: dict[str, TensorRange]) -> RangeTable:
-    return empty_table(entrance, method).model_copy(update={"ranges": ranges})
 
 
 def ranges_name(method: Method) -> str:

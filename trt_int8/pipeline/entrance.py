@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -51,6 +51,22 @@ class Entrance(Protocol):
         """Per site, where there is one, the weight [K, N] that it is multiplied by.
 
         A tensor that several weights read has them side by side: it gets one range.
+        """
+
+    def smoothing_groups(self) -> tuple[tuple[str, ...], ...]:
+        """Sites that can be smoothed; those of a group share their factors."""
+
+    def smooth(self, factors: Mapping[str, NDArray[np.float32]]) -> None:
+        """Divide the channels of sites by factors [K], and multiply the weights that read them.
+
+        From then on `tensors` and `weights` are those of the smoothed model, by the same names;
+        its float answers, and the FP16 twin, stay what they were.
+
+        Args:
+            factors: by the first site of a group.
+
+        Raises:
+            RangeError: a site cannot be smoothed, or has another number of channels.
         """
 
     def answers(self, ranges: dict[str, TensorRange] | None, batches: list[TokenArrays]) -> Outputs:

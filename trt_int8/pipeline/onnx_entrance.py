@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from trt_int8.graph.insert import has_qdq, insert_qdq, strip_qdq
 from trt_int8.graph.normalize import normalize
 from trt_int8.graph.opset import NEWEST, fit_opset, opset_of, raise_opset
 from trt_int8.graph.packed import split_packed
+from trt_int8.graph.smooth import smooth_graph, smoothing_groups
 from trt_int8.model.inputs import ModelInput, check_inputs, graph_inputs
 from trt_int8.model.source import ModelSource
 from trt_int8.pipeline.calibration_data import batch_arrays, note_texts, wanted_arrays
@@ -61,7 +63,8 @@ class OnnxEntrance:
             RecipeError: nothing in the graph matches the recipe.
         """
         graph = split_packed(graph)
-        self._graph, self._plan = graph, plan_onnx(graph, recipe, guard)
+        self._float = self._graph = graph
+        self._plan = plan_onnx(graph, recipe, guard)
         self.residual_sites = self._plan.residual
         self._shapes = shapes_of(graph, shapes)
         self.source, self.data, self.sites = source, data.only(graph), self._plan.tensors
@@ -75,15 +78,25 @@ class OnnxEntrance:
         """Per input of a Linear the weights [K, N] of all Linears that read this tensor."""
         return weights_of(self._graph, self._plan)
 
+    def smoothing_groups(self) -> tuple[tuple[str, ...], ...]:
+        """Inputs of Linears; those whose Linears share a weight are a group."""
+        return smoothing_groups(self._float, self._plan)
+
+    def smooth(self, factors: Mapping[str, NDArray[np.float32]]) -> None:
+        """See `Entrance.smooth`."""
+        groups = {group[0]: group for group in self.smoothing_groups()}
+        each = {t: given for first, given in factors.items() for t in groups.get(first, (first,))}
+        self._graph = smooth_graph(self._float, self._plan, each)
+
     def answers(self, ranges: dict[str, TensorRange] | None, batches: list[Batch]) -> Outputs:
         """Float outputs per batch, with Q/DQ by `ranges`."""
         quantized = ranges is not None
-        graph = insert_qdq(self._graph, self._plan, ranges) if ranges is not None else self._graph
+        graph = insert_qdq(self._graph, self._plan, ranges) if ranges is not None else self._float
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / ("model.int8.onnx" if quantized else "model.fp32.onnx")
             onnx.save(graph, str(path))
             outputs = run(path, batches, lambda: None)
-        names = float_outputs(self._graph)
+        names = float_outputs(self._float)
         return [{name: output[name] for name in names} for output in outputs]
 
     def finish(self, ranges: RangeTable, reporter: Reporter) -> PreparedModel:
@@ -92,7 +105,7 @@ class OnnxEntrance:
             int8 = insert_qdq(self._graph, self._plan, ranges.ranges)
         data = self.data
         return PreparedModel(
-            fp32=self._graph,
+            fp32=self._float,
             int8=int8,
             ranges=ranges,
             held_out=data.held_out,

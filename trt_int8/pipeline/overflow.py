@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from trt_int8.calibrate.overflow import peaks_of
+from trt_int8.calibrate.smoothing import MOST_GROWTH
 from trt_int8.calibrate.study import FP16_MARGIN_PEAK
 from trt_int8.errors import GraphError
 from trt_int8.graph.islands import overflows_of
@@ -46,7 +47,9 @@ def find_overflows(prepared: PreparedModel, reporter: Reporter) -> FoundOverflow
             fp32 = peaks_of(prepared.fp32, batches)
             advance(1)
             int8 = {}
-            if max(fp32.values(), default=0.0) > _FAR_BELOW:
+            smoothed = prepared.ranges is not None and prepared.ranges.smoothing is not None
+            growth = MOST_GROWTH if smoothed else 1
+            if max(fp32.values(), default=0.0) * growth > _FAR_BELOW:
                 int8 = peaks_of(prepared.int8, batches)
     except GraphError as error:
         return FoundOverflows(notes=(f"float16 overflow was not looked for ({error.came})",))

@@ -23,6 +23,10 @@ def prepare(source: ModelSource, options: BuildOptions, reporter: Reporter) -> P
     """
     # Implicit INT8 needs ranges by tensor name of the graph.
     implicit = options.implicit_int8 is not None
+    if implicit:
+        # TensorRT then reads the float graph and a cache, which has no factors.
+        recipe = options.recipe.model_copy(update={"smooth": 0})
+        options = options.model_copy(update={"recipe": recipe})
     entrance = enter(source, options, reporter, as_graph=implicit)
     if isinstance(entrance, PreparedModel):
         option = "--implicit-int8" if implicit else "--ranges" if options.ranges else ""

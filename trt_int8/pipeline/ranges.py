@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from trt_int8 import __version__
 from trt_int8.calibrate import cache
-from trt_int8.calibrate.collector import Statistics
+from trt_int8.calibrate.collector import NumberedBatches, Statistics
 from trt_int8.calibrate.estimate.choose import find_range, needs_of
 from trt_int8.calibrate.ray_shards import collect_with_ray
-from trt_int8.calibrate.statistics import Needs
+from trt_int8.calibrate.smoothing import choose_factors, peaks_of, smoothing_factors
+from trt_int8.calibrate.statistics import Needs, TensorStatistics, merged
 from trt_int8.calibrate.tensorrt_cache import read_any
 from trt_int8.errors import CalibrationError
 from trt_int8.pipeline.entrance import Entrance
@@ -19,6 +24,7 @@ from trt_int8.pipeline.progress import Reporter
 from trt_int8.pipeline.residual_guard import refuse_one_sided
 from trt_int8.spec.methods import Method
 from trt_int8.spec.ranges import AffineRange, RangeTable, TensorRange
+from trt_int8.spec.smoothing import AUTO, Alpha, Factors, Smoothing
 
 _PLACEHOLDER = TensorRange(amax=1.0, peak=1.0)
 
@@ -36,15 +42,22 @@ def choose_ranges(entrance: Entrance, options: BuildOptions, reporter: Reporter)
     guarded = options.recipe.is_guarded
     if options.ranges is not None:
         table = read_ranges(options.ranges, entrance)
+        if table.smoothing is not None:
+            entrance.smooth(table.smoothing.arrays())
         if guarded:
             _check_residuals(entrance, options, Needs(), reporter)
         return table
-    wanted = empty_table(entrance, options.recipe.calibration.parsed())
-    path = cache.cache_path(options.cache, wanted) if options.cache is not None else None
+    alpha = options.recipe.alpha
+    wanted = empty_table(entrance, options.recipe.calibration.parsed(), Smoothing.planned(alpha))
+    groups = entrance.smoothing_groups() if alpha else ()
+    path = cache.cache_path(options.cache, wanted, groups) if options.cache is not None else None
     stored = cache.load(path, wanted) if path is not None and not guarded else None
     if stored is not None:
+        if stored.smoothing is not None:
+            entrance.smooth(stored.smoothing.arrays())
         reporter.note(f"ranges taken from {path}")
         return stored
+    smoothing = smooth_model(entrance, alpha, options.ray, reporter)
     method = options.recipe.calibration.parsed()
     needs = needs_of([method])
     if guarded:
@@ -52,7 +65,7 @@ def choose_ranges(entrance: Entrance, options: BuildOptions, reporter: Reporter)
     else:
         statistics = collect(entrance, needs, options.ray, reporter)
     ranges = find_symmetric(entrance, statistics, method, reporter)
-    table = wanted.model_copy(update={"ranges": ranges})
+    table = wanted.model_copy(update={"ranges": ranges, "smoothing": smoothing})
     if path is not None:
         try:
             cache.save(path, table)
@@ -71,14 +84,89 @@ def _check_residuals(
     return statistics
 
 
-def collect(entrance: Entrance, needs: Needs, ray: str | None, reporter: Reporter) -> Statistics:
-    """Statistics of all sites over the calibration batches, here or on a Ray cluster.
+def smooth_model(
+    entrance: Entrance, alpha: Alpha | Literal[0], ray: str | None, reporter: Reporter
+) -> Smoothing | None:
+    """Find the factors of all sites that gain by it, and smooth the model by them.
+
+    Args:
+        entrance: its statistics are those of the smoothed model from then on.
+        alpha: of the recipe; 0 does nothing.
+        ray: address of a cluster, or None.
+        reporter: told of progress.
 
     Raises:
         RangeError: a tensor holds NaN or infinity.
     """
+    if not alpha:
+        return None
+    groups = entrance.smoothing_groups()
+    halves = _halves(entrance, Needs(histogram=False, rows=alpha == AUTO), ray, reporter)
+    weights, factors = entrance.weights(), dict[str, Factors]()
+    with reporter.task("Smoothing", len(groups)) as advance:
+        for group in groups:
+            seen = [merged(half[site] for site in group if site in half) for half in halves]
+            # Sites that are one tensor have one array of weights.
+            parts = {id(weights[site]): weights[site] for site in group}
+            chosen = _factors(seen, np.concatenate(list(parts.values()), axis=1), alpha)
+            if chosen is not None:
+                factors[group[0]] = chosen
+            advance(1)
+    entrance.smooth(factors)
+    reporter.note(f"smoothed {len(factors)} of {len(groups)} inputs of Linear layers")
+    return Smoothing.of(alpha, factors)
+
+
+def _factors(
+    seen: list[TensorStatistics | None], weight: NDArray[np.float32], alpha: Alpha
+) -> Factors | None:
+    first, second = seen
+    if alpha == AUTO:
+        both = first is not None and second is not None
+        return choose_factors((first, second), weight) if both else None  # type: ignore[arg-type]
+    whole = merged(each for each in seen if each is not None)
+    peaks = None if whole is None else peaks_of(whole, len(weight))
+    return None if peaks is None else smoothing_factors(peaks, weight, alpha)
+
+
+def _halves(
+    entrance: Entrance, needs: Needs, ray: str | None, reporter: Reporter
+) -> tuple[Statistics, Statistics]:
+    """Statistics of every other batch, and of the rest; empty where there are no batches."""
     batches = tuple(enumerate(entrance.data.calibration))
-    with reporter.task("Calibrating", len(batches)) as advance:
+    found = [
+        collect(entrance, needs, ray, reporter, batches[start::2], "Looking at the channels")
+        for start in range(2)
+        if batches[start::2]
+    ]
+    found += [{}] * (2 - len(found))
+    return found[0], found[1]
+
+
+def collect(
+    entrance: Entrance,
+    needs: Needs,
+    ray: str | None,
+    reporter: Reporter,
+    batches: NumberedBatches | None = None,
+    task: str = "Calibrating",
+) -> Statistics:
+    """Statistics of all sites, here or on a Ray cluster.
+
+    Args:
+        entrance: the model.
+        needs: which statistics.
+        ray: address of a cluster, or None.
+        reporter: told of progress.
+        batches: those of the calibration data to run, with their numbers; None for all.
+        task: what is told.
+
+    Raises:
+        RangeError: a tensor holds NaN or infinity.
+    """
+    if batches is None:
+        batches = tuple(enumerate(entrance.data.calibration))
+    with reporter.task(task, len(batches)) as advance:
         if ray is not None:
             return collect_with_ray(ray, entrance.tensors, batches, needs, advance)
         return entrance.tensors.collect(batches, needs, lambda: advance(1))
@@ -119,8 +207,8 @@ def find_all(
     return found
 
 
-def empty_table(entrance: Entrance, method: Method) -> RangeTable:
-    """What a range table of this model, data, method and version says of itself."""
+def empty_table(entrance: Entrance, method: Method, smoothing: Smoothing | None) -> RangeTable:
+    """What a range table of this model, data, method, smoothing and version says of itself."""
     return RangeTable(
         method=method.label,
         samples=entrance.data.samples,
@@ -128,6 +216,7 @@ def empty_table(entrance: Entrance, method: Method) -> RangeTable:
         data_sha256=entrance.data.sha256(),
         versions={"trt_int8": __version__},
         ranges=dict.fromkeys(entrance.sites, _PLACEHOLDER),
+        smoothing=smoothing,
     )
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
+import onnx
 import torch
 from numpy.typing import NDArray
 from transformers.pytorch_utils import Conv1D
 
 from trt_int8.annotate.attention import use_primitive_attention
+from trt_int8.annotate.smoothing import smooth, smoothable
 from trt_int8.annotate.torch_model import AnnotatedModel, annotate
 from trt_int8.calibrate.arrays import ArrayData, Batch
 from trt_int8.calibrate.texts import Texts
@@ -30,6 +34,7 @@ from trt_int8.pipeline.options import InputOptions
 from trt_int8.pipeline.profiles import guard_of
 from trt_int8.pipeline.progress import Reporter
 from trt_int8.spec.ranges import RangeTable, TensorRange
+from trt_int8.spec.recipe import WeightMethod
 from trt_int8.spec.shapes import InputShape, bind_shapes
 
 
@@ -45,10 +50,14 @@ class TorchEntrance:
         shapes: tuple[InputShape, ...],
         model: TextModel,
         annotated: AnnotatedModel,
+        weight_method: WeightMethod = "max",
     ) -> None:
         """Keep the parts; `annotated` are the quantizers of `model`."""
+        apply_weight_ranges(annotated, weight_method)
         self.source, self.data, self.sites = source, data, tuple(annotated.activations)
         self._shapes, self._model, self._annotated = shapes, model, annotated
+        self._weight_method = weight_method
+        self._fp32: onnx.ModelProto | None = None
 
     @property
     def tensors(self) -> TorchTensors:
@@ -64,6 +73,18 @@ class TorchEntrance:
             if parts:
                 found |= dict.fromkeys(group, np.concatenate(parts, axis=1))
         return found
+
+    def smoothing_groups(self) -> tuple[tuple[str, ...], ...]:
+        """Inputs of Linears; those that are one tensor are a group."""
+        return smoothable(self._annotated, self.tensors.groups(self.data.calibration[0]))
+
+    def smooth(self, factors: Mapping[str, NDArray[np.float32]]) -> None:
+        """See `Entrance.smooth`."""
+        if factors:
+            # The FP16 twin has nothing to be smoothed for.
+            self._fp32 = export_onnx(self._model, self._annotated, quantized=False)
+            smooth(self._annotated, self.smoothing_groups(), factors)
+            apply_weight_ranges(self._annotated, self._weight_method)
 
     def answers(self, ranges: dict[str, TensorRange] | None, batches: list[Batch]) -> Outputs:
         """Float outputs per batch, with fake quantization by `ranges`."""
@@ -89,7 +110,9 @@ class TorchEntrance:
         """Load the ranges into the quantizers and export both twins."""
         apply_ranges(self._annotated, ranges.ranges)
         with reporter.task("Exporting to ONNX", 2) as advance:
-            fp32 = export_onnx(self._model, self._annotated, quantized=False)
+            fp32 = self._fp32
+            if fp32 is None:
+                fp32 = export_onnx(self._model, self._annotated, quantized=False)
             advance(1)
             int8 = export_onnx(self._model, self._annotated, quantized=True)
         data, shapes = self.data.only(fp32), shapes_of(fp32, self._shapes)
@@ -131,8 +154,8 @@ def enter_torch(
             fp32 = export_float(model)
         return OnnxEntrance(source, data, shapes, fp32, options.recipe, guard)
     annotated = annotate(model.wrapper, probe_of(model), options.recipe, guard)
-    apply_weight_ranges(annotated, options.recipe.calibration.weights)
-    return TorchEntrance(source, data, shapes, model, annotated)
+    method = options.recipe.calibration.weights
+    return TorchEntrance(source, data, shapes, model, annotated, method)
 
 
 def data_of(

@@ -23,7 +23,9 @@ class Rung:
     settings: dict[str, Any]
 
 
-_FT2: dict[str, Any] = {"residual": True, "gemm_output": True, "weight_scales": "tensor"}
+# FasterTransformer does not smooth.
+_FT1: dict[str, Any] = {"smooth": 0}
+_FT2: dict[str, Any] = {**_FT1, "residual": True, "gemm_output": True, "weight_scales": "tensor"}
 
 LADDER: dict[str, Rung] = {
     "ffn": Rung(
@@ -36,7 +38,7 @@ LADDER: dict[str, Rung] = {
         {"residual": True},
     ),
     "ft1": Rung(
-        "FasterTransformer mode 1: the sites of linear+attention; residual sums stay FP16", {}
+        "FasterTransformer mode 1: the sites of linear+attention; residual sums stay FP16", _FT1
     ),
     "ft2": Rung(
         "FasterTransformer mode 2: INT8 residual sums and GEMM outputs, one scale per weight", _FT2

@@ -6,14 +6,15 @@ import hashlib
 import json
 import math
 import struct
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ModelWrapValidatorHandler, computed_field, model_validator
 
 from trt_int8.errors import RangeError
 from trt_int8.spec.base import Frozen
+from trt_int8.spec.smoothing import Alpha, Smoothing
 
-FORMAT = "trt_int8-ranges-2"
+FORMAT = "trt_int8-ranges-3"
 _QMAX = 127
 
 
@@ -87,6 +88,8 @@ class RangeTable(Frozen):
         ranges: by site name (PyTorch) or tensor name (ONNX).
         order: all tensors of the TensorRT cache the ranges were read from, in its order; those for
             which TensorRT had no range are only here. Else empty.
+        smoothing: what the activations were divided by before they were looked at; None if they
+            were taken as they are.
     """
 
     format: str = FORMAT
@@ -97,6 +100,7 @@ class RangeTable(Frozen):
     versions: dict[str, str] = Field(default_factory=dict)
     ranges: dict[str, TensorRange]
     order: tuple[str, ...] = ()
+    smoothing: Smoothing | None = None
 
     @computed_field(repr=False)  # type: ignore[prop-decorator]
     @property
@@ -106,6 +110,11 @@ class RangeTable(Frozen):
         fields = json.loads(self.model_dump_json(exclude={"sha256"}))
         text = json.dumps(fields, indent=1, sort_keys=True) + "\n"
         return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def smooth(self) -> Alpha | Literal[0]:
+        """The alpha of its smoothing; 0 without."""
+        return 0 if self.smoothing is None else self.smoothing.alpha
 
     @property
     def without_range(self) -> tuple[str, ...]:

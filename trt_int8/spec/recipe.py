@@ -13,7 +13,9 @@ from trt_int8.errors import RecipeError
 from trt_int8.spec.base import Frozen
 from trt_int8.spec.ladder import LADDER, NAMES
 from trt_int8.spec.methods import METHODS, Method, parse_method
-from trt_int8.spec.plugins import AUTO, parse_plugins
+from trt_int8.spec.plugins import AUTO, named_families, parse_plugins
+from trt_int8.spec.smoothing import AUTO as AUTO_ALPHA
+from trt_int8.spec.smoothing import Alpha
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -79,6 +81,9 @@ class Recipe(Frozen):
         softmax_input: the masked scores.
         weight_scales: one weight scale per output `channel`, or one per `tensor`; Q, K and V of
             one attention then share theirs.
+        smooth: how much of the outliers of a Linear's input goes into its weights: the alpha of
+            SmoothQuant (Xiao et al. 2023), up to 1; 0 leaves them where they are; `auto` finds the
+            best for each input, which may be none.
         keep: glob patterns of module or node names that stay FP16.
         force: quantize residual sums although they have one-sided outliers.
         plugins: what becomes plugin nodes: `auto`, `off`, or names of `spec.plugins` with commas
@@ -94,6 +99,7 @@ class Recipe(Frozen):
     gemm_output: StrictBool = False
     softmax_input: StrictBool = False
     weight_scales: WeightScales = "channel"
+    smooth: Alpha | Literal[0] = AUTO_ALPHA
     keep: tuple[str, ...] = ()
     force: StrictBool = False
     plugins: StrictStr = AUTO
@@ -111,11 +117,25 @@ class Recipe(Frozen):
             return value
         raise PydanticCustomError("linears", 'a valid boolean or "ffn"')
 
+    @field_validator("smooth", mode="before")
+    @classmethod
+    def _auto_or_number(cls, value: object) -> object:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value == AUTO_ALPHA or (is_number and 0 <= float(value) <= 1):  # type: ignore[arg-type]
+            return value
+        raise PydanticCustomError("smooth", 'a number from 0 to 1, or "auto"')
+
     @property
     def needs_graph(self) -> bool:
         """It can only be placed in an ONNX graph, not in the modules of a PyTorch model."""
         switches = (self.residual, self.embeddings, self.gemm_output, self.softmax_input)
         return any(switches) or self.linear == "ffn" or self.weight_scales == "tensor"
+
+    @property
+    def alpha(self) -> Alpha | Literal[0]:
+        """`smooth`, or 0 where plugins quantize what they make: those know no factors."""
+        quantizing = named_families(self.plugins) & {"layernorm", "gelu"}
+        return 0 if quantizing else self.smooth
 
     @property
     def is_guarded(self) -> bool:
@@ -138,6 +158,8 @@ class Recipe(Frozen):
             )
         if self.weight_scales == "tensor":
             found.append("one scale per weight tensor: channels with small weights lose accuracy")
+        if self.smooth != self.alpha and "smooth" in self.model_fields_set:
+            found.append(f"nothing is smoothed: the plugins {self.plugins} write INT8 themselves")
         return tuple(found)
 
 

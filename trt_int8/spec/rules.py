@@ -52,6 +52,11 @@ RULES: dict[str, Rule] = {
         "a pair between GEMM, bias and activation breaks their fusion",
         _GUIDE,
     ),
+    "smooth": Rule(
+        "a Mul by a constant per channel may stand in front of the pair of a Linear's input",
+        "it becomes part of the kernel that quantizes: as many kernels as without it",
+        f"SmoothQuant (Xiao et al. 2023); {_PLANS}",
+    ),
     "keep": Rule(
         "no pair on what a 'keep' pattern of the recipe names",
         "the user knows the model: a layer may matter more for accuracy than for speed",

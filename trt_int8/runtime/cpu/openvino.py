@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from trt_int8 import optional
 from trt_int8.errors import SessionError, first_line
 from trt_int8.runtime.backend import Feeds, Outputs
+from trt_int8.runtime.cpu.keys import transpose_keys
 from trt_int8.runtime.cpu.options import CpuOptions
 from trt_int8.runtime.pool import WorkerPool
 from trt_int8.runtime.tensors import Shape
@@ -25,8 +26,9 @@ class OpenVinoBackend:
 
     Without fixed shapes the model keeps its dynamic axes: OpenVINO prepares each new shape once
     (some ms) and remembers it, and the weights exist once. A model compiled for one shape is faster
-    (docs/runtime.md), because more of it is fused; its float32 sums are rounded elsewhere, so
-    answers with and without fixed shapes differ by as much as INT8 rounding does.
+    (docs/runtime.md), because more of it is fused, and its keys need no Transpose (`keys.py`); its
+    float32 sums are rounded elsewhere, so answers with and without fixed shapes differ by as much
+    as INT8 rounding does.
     """
 
     def __init__(self, model: bytes, outputs: tuple[str, ...], options: CpuOptions) -> None:
@@ -47,7 +49,8 @@ class OpenVinoBackend:
         self._tensor = openvino.Tensor
         try:
             core = openvino.Core()
-            opened = core.read_model(model, b"")
+            graph = transpose_keys(model, options.shapes) if options.shapes else model
+            opened = core.read_model(graph, b"")
             settings = _settings(options)
             self._models = [
                 compiled(core, _reshaped(opened, shapes), settings)

@@ -1,0 +1,111 @@
+"""SmoothQuant in a PyTorch model: quantized Linears divide what they read."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from trt_int8.annotate.torch_model import AnnotatedModel
+from trt_int8.errors import RangeError
+
+Group = tuple[str, ...]
+_SUFFIX = ".input"
+
+
+def smoothable(annotated: AnnotatedModel, groups: tuple[Group, ...]) -> tuple[Group, ...]:
+    """The inputs of Linears among sites that see one tensor, without those that share a scale.
+
+    Args:
+        annotated: the quantizers.
+        groups: sites that see the very same tensor.
+
+    Returns:
+        Groups of site names; attention outputs are left out, for the attention kernel writes them.
+    """
+    barred = {site for group in annotated.same_scale for site in group}
+    chosen = [
+        tuple(site for site in group if _linear(annotated, site) is not None) for group in groups
+    ]
+    return tuple(group for group in chosen if group and not barred & set(group))
+
+
+def smooth(
+    annotated: AnnotatedModel,
+    groups: tuple[Group, ...],
+    factors: Mapping[str, NDArray[np.float32]],
+) -> None:
+    """Divide inputs of Linears by factors and multiply their weights, in place.
+
+    The model computes the same as before, up to float rounding.
+
+    Args:
+        annotated: its QuantLinears get weights of their own: a matrix that something else uses too
+            (an embedding table) stays as it is there.
+        groups: of `smoothable`.
+        factors: float32 [K], above 0, by the first site of a group.
+
+    Raises:
+        RangeError: there is no such group, or it has another number of channels.
+    """
+    known = {group[0]: group for group in groups}
+    for first, given in factors.items():
+        linears = [annotated.weights[site.removesuffix(_SUFFIX)] for site in known.get(first, ())]
+        if not linears or any(given.shape != (linear.in_features,) for linear in linears):
+            raise RangeError(
+                f"{given.size} smoothing factors for {first!r}",
+                wanted="one per channel of an input of quantized Linears of this model",
+                todo="calibrate this model with this recipe anew",
+            )
+        divide = Divide(torch.from_numpy(np.float32(1) / given), readers=len(linears))
+        for linear in linears:
+            multiplied = linear.weight.detach() * torch.from_numpy(given)
+            linear.weight = nn.Parameter(multiplied, requires_grad=linear.weight.requires_grad)
+            linear.register_forward_pre_hook(divide)
+
+
+class Divide:
+    """A forward pre-hook that hands all readers of one tensor the very same result.
+
+    Calibration and export tell by its identity that Q, K and V read one tensor.
+    """
+
+    def __init__(self, inverse: Tensor, readers: int) -> None:
+        """Keep what to multiply by.
+
+        Args:
+            inverse: float32 [K].
+            readers: modules that have this hook; the result is let go of after as many reads.
+        """
+        self._inverse, self._readers = inverse, readers
+        self._of: weakref.ref[Tensor] | None = None
+        self._version, self._left = 0, 0
+        self._result: Tensor | None = None
+
+    def __call__(self, _: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The arguments with the first one multiplied."""
+        x: Tensor = given[0]
+        # Tensors of inference mode do not count their changes.
+        version = -1 if x.is_inference() else x._version
+        same = self._of is not None and self._of() is x and version == self._version >= 0
+        result = self._result if same else None
+        if result is None:
+            result = x * self._inverse
+            self._of, self._version, self._left = weakref.ref(x), version, self._readers
+        self._left -= 1
+        self._result = result if self._left > 0 else None
+        return (result, *given[1:])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Weak references cannot be pickled, and another process has other tensors."""
+        return {**self.__dict__, "_of": None, "_result": None}
+
+
+def _linear(annotated: AnnotatedModel, site: str) -> nn.Module | None:
+    name = site.removesuffix(_SUFFIX)
+    return annotated.weights.get(name) if name != site else None
