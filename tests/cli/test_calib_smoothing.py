@@ -32,8 +32,8 @@ def smoothed_by(*factors: float, alpha: Alpha = "auto") -> Smoothing:
 @pytest.mark.parametrize(
     ("smoothing", "line"),
     [
-        (smoothed_by(2, 0.5), "1 inputs of Linears smoothed with alpha auto"),
-        (smoothed_by(2, 0.5, alpha=0.75), "1 inputs of Linears smoothed with alpha 0.75"),
+        (smoothed_by(2, 0.5), "1 input of Linears smoothed with alpha auto"),
+        (smoothed_by(2, 0.5, alpha=0.75), "1 input of Linears smoothed with alpha 0.75"),
         (Smoothing(alpha="auto"), "0 inputs of Linears smoothed with alpha auto"),
     ],
 )

@@ -123,7 +123,8 @@ def show(
     texts = f"{table.samples} texts" if table.samples else "texts unknown"
     if table.smoothing is not None:
         count = len(table.smoothing.factors)
-        texts += f", {count} inputs of Linears smoothed with alpha {table.smooth}"
+        what = "input" if count == 1 else "inputs"
+        texts += f", {count} {what} of Linears smoothed with alpha {table.smooth}"
     console.print(Text(", ".join([table.method, texts, *versions])), soft_wrap=True)
     cells = [
         (name, *(f"{number:.6g}" for number in numbers), f"{clipped:.1%}" if clipped else "")

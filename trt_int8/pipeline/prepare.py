@@ -24,6 +24,8 @@ def prepare(source: ModelSource, options: BuildOptions, reporter: Reporter) -> P
     # Implicit INT8 needs ranges by tensor name of the graph.
     implicit = options.implicit_int8 is not None
     if implicit:
+        if "smooth" in options.recipe.model_fields_set and options.recipe.alpha:
+            reporter.note("nothing is smoothed: implicit INT8 has no place for the factors")
         # TensorRT then reads the float graph and a cache, which has no factors.
         recipe = options.recipe.model_copy(update={"smooth": 0})
         options = options.model_copy(update={"recipe": recipe})

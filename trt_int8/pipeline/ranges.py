@@ -101,6 +101,12 @@ def smooth_model(
     if not alpha:
         return None
     groups = entrance.smoothing_groups()
+    if not groups:
+        return Smoothing.of(alpha, {})
+    if alpha == AUTO and len(entrance.data.calibration) == 1:
+        reporter.note(
+            "smoothing is tried on a second batch of calibration data, which is not there"
+        )
     halves = _halves(entrance, Needs(histogram=False, rows=alpha == AUTO), ray, reporter)
     weights, factors = entrance.weights(), dict[str, Factors]()
     with reporter.task("Smoothing", len(groups)) as advance:
