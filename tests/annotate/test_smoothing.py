@@ -253,3 +253,29 @@ def test_readers_in_a_pickled_model_still_share_one_tensor() -> None:
     sites, groups = smoothed(model)
     wrapper, sites = pickle.loads(pickle.dumps((model.wrapper, sites)))
     assert groups_of(replace(model, wrapper=wrapper), sites) == groups
+
+
+def test_lifted_the_model_is_as_it_was_to_the_last_bit_and_smoothed_again_afterwards() -> None:
+    torch.manual_seed(0)
+    model, sites = small(nn.Linear(17, 19), nn.Linear(19, 23))
+    x = torch.randn(5, 17)
+    before = model(x)
+    done = smooth(
+        sites, (("0.input",), ("1.input",)), {"0.input": spread(17), "1.input": spread(19)}
+    )
+    after = model(x)
+    with done.lifted():
+        assert torch.equal(model(x), before)
+    assert torch.equal(model(x), after)
+    assert not torch.equal(after, before)
+
+
+def test_an_error_while_lifted_leaves_the_model_smoothed() -> None:
+    torch.manual_seed(0)
+    model, sites = small(nn.Linear(17, 19))
+    x = torch.randn(5, 17)
+    done = smooth(sites, (("0.input",),), {"0.input": spread(17)})
+    after = model(x)
+    with pytest.raises(ZeroDivisionError), done.lifted():
+        raise ZeroDivisionError
+    assert torch.equal(model(x), after)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pytorch_quantization.nn.modules.quant_linear import QuantLinear
 from torch import Tensor, nn
 
 from trt_int8.annotate.torch_model import AnnotatedModel
@@ -39,7 +42,7 @@ def smooth(
     annotated: AnnotatedModel,
     groups: tuple[Group, ...],
     factors: Mapping[str, NDArray[np.float32]],
-) -> None:
+) -> Smoothed:
     """Divide inputs of Linears by factors and multiply their weights, in place.
 
     The model computes the same as before, up to float rounding.
@@ -50,10 +53,14 @@ def smooth(
         groups: of `smoothable`.
         factors: float32 [K], above 0, by the first site of a group.
 
+    Returns:
+        What was changed.
+
     Raises:
         RangeError: there is no such group, or it has another number of channels.
     """
     known = {group[0]: group for group in groups}
+    changes: list[_Change] = []
     for first, given in factors.items():
         linears = [annotated.weights[site.removesuffix(_SUFFIX)] for site in known.get(first, ())]
         if not linears or any(given.shape != (linear.in_features,) for linear in linears):
@@ -64,15 +71,46 @@ def smooth(
             )
         divide = Divide(torch.from_numpy(np.float32(1) / given), readers=len(linears))
         for linear in linears:
+            changes.append(_Change(linear, linear.weight, divide))
             multiplied = linear.weight.detach() * torch.from_numpy(given)
             linear.weight = nn.Parameter(multiplied, requires_grad=linear.weight.requires_grad)
             linear.register_forward_pre_hook(divide)
+    return Smoothed(tuple(changes))
+
+
+@dataclass(frozen=True)
+class _Change:
+    linear: QuantLinear
+    weight: nn.Parameter
+    divide: Divide
+
+
+@dataclass(frozen=True)
+class Smoothed:
+    """The Linears that `smooth` changed, with the weights they had."""
+
+    changes: tuple[_Change, ...] = ()
+
+    @contextlib.contextmanager
+    def lifted(self) -> Iterator[None]:
+        """For a while, the model as it was, to the last bit."""
+        smoothed = [change.linear.weight for change in self.changes]
+        try:
+            for change in self.changes:
+                change.linear.weight, change.divide.is_active = change.weight, False
+            yield
+        finally:
+            for change, weight in zip(self.changes, smoothed, strict=True):
+                change.linear.weight, change.divide.is_active = weight, True
 
 
 class Divide:
     """A forward pre-hook that hands all readers of one tensor the very same result.
 
     Calibration and export tell by its identity that Q, K and V read one tensor.
+
+    Attributes:
+        is_active: if not, the arguments are handed on as they are.
     """
 
     def __init__(self, inverse: Tensor, readers: int) -> None:
@@ -82,6 +120,7 @@ class Divide:
             inverse: float32 [K].
             readers: modules that have this hook; the result is let go of after as many reads.
         """
+        self.is_active = True
         self._inverse, self._readers = inverse, readers
         self._of: weakref.ref[Tensor] | None = None
         self._version, self._left = 0, 0
@@ -89,6 +128,8 @@ class Divide:
 
     def __call__(self, _: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
         """The arguments with the first one multiplied."""
+        if not self.is_active:
+            return given
         x: Tensor = given[0]
         # Tensors of inference mode do not count their changes.
         version = -1 if x.is_inference() else x._version

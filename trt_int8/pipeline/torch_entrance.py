@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
 from transformers.pytorch_utils import Conv1D
 
 from trt_int8.annotate.attention import use_primitive_attention
-from trt_int8.annotate.smoothing import smooth, smoothable
+from trt_int8.annotate.smoothing import Smoothed, smooth, smoothable
 from trt_int8.annotate.torch_model import AnnotatedModel, annotate
 from trt_int8.calibrate.arrays import ArrayData, Batch
 from trt_int8.calibrate.texts import Texts
@@ -57,7 +57,7 @@ class TorchEntrance:
         self.source, self.data, self.sites = source, data, tuple(annotated.activations)
         self._shapes, self._model, self._annotated = shapes, model, annotated
         self._weight_method = weight_method
-        self._fp32: onnx.ModelProto | None = None
+        self._smoothed = Smoothed()
 
     @property
     def tensors(self) -> TorchTensors:
@@ -81,9 +81,7 @@ class TorchEntrance:
     def smooth(self, factors: Mapping[str, NDArray[np.float32]]) -> None:
         """See `Entrance.smooth`."""
         if factors:
-            # The FP16 twin has nothing to be smoothed for.
-            self._fp32 = export_onnx(self._model, self._annotated, quantized=False)
-            smooth(self._annotated, self.smoothing_groups(), factors)
+            self._smoothed = smooth(self._annotated, self.smoothing_groups(), factors)
             apply_weight_ranges(self._annotated, self._weight_method)
 
     def answers(self, ranges: dict[str, TensorRange] | None, batches: list[Batch]) -> Outputs:
@@ -92,8 +90,9 @@ class TorchEntrance:
             apply_ranges(self._annotated, ranges)
         names, model = self._model.output_names, self._model
         self._annotated.enable(quantize=ranges is not None)
+        as_given = self._smoothed.lifted() if ranges is None else contextlib.nullcontext()
         try:
-            with torch.no_grad():
+            with torch.no_grad(), as_given:
                 return [
                     {n: out.numpy() for n, out in zip(names, self._run(b), strict=True)}
                     for b in ({n: batch[n] for n in model.input_names} for batch in batches)
@@ -110,8 +109,7 @@ class TorchEntrance:
         """Load the ranges into the quantizers and export both twins."""
         apply_ranges(self._annotated, ranges.ranges)
         with reporter.task("Exporting to ONNX", 2) as advance:
-            fp32 = self._fp32
-            if fp32 is None:
+            with self._smoothed.lifted():  # the FP16 twin has nothing to be smoothed for
                 fp32 = export_onnx(self._model, self._annotated, quantized=False)
             advance(1)
             int8 = export_onnx(self._model, self._annotated, quantized=True)
