@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from trt_int8.evaluate.report import ReportData, grid, short_name, write_report
@@ -17,6 +18,7 @@ from trt_int8.spec.manifest import Verdict
 from trt_int8.spec.overflow import Overflow
 from trt_int8.spec.ranges import RangeTable, TensorRange
 from trt_int8.spec.recipe import Recipe
+from trt_int8.spec.smoothing import Smoothing
 
 
 def node(name: str, **changes: Any) -> NodeCoverage:
@@ -177,6 +179,15 @@ def test_only_int8_engines_get_a_picture(tmp_path: Path) -> None:
 def test_a_model_with_its_own_qdq_has_no_ranges_section(tmp_path: Path) -> None:
     assert "<h2>Calibrated ranges</h2>" in page(tmp_path)
     assert "<h2>Calibrated ranges</h2>" not in page(tmp_path, ranges=None)
+
+
+def test_the_page_says_how_many_inputs_were_smoothed(tmp_path: Path) -> None:
+    ranges = data().ranges
+    assert ranges is not None
+    factors = {name: np.array([0.5, 2.0], np.float32) for name in ("a.input", "b.input")}
+    smoothed = ranges.model_copy(update={"smoothing": Smoothing.of("auto", factors)})
+    assert "Smoothed (auto): of 2 inputs of Linear layers" in page(tmp_path, ranges=smoothed)
+    assert "Smoothed" not in page(tmp_path)
 
 
 def test_equal_data_gives_equal_bytes(tmp_path: Path) -> None:
