@@ -10,15 +10,17 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from tests.pipeline.conftest import tiny_options
 from tests.support.fake_ray import FakeRay
 from tests.support.onnx_tiny import constants_of, count
-from tests.support.smoothing_bench import KINDS, OUTLIERS, Bench, peaks_by_site, recipe
+from tests.support.smoothing_bench import KINDS, OUTLIERS, Bench, Outcome, peaks_by_site, recipe
 from trt_int8 import optional
 from trt_int8.calibrate import cache
 from trt_int8.calibrate.collector import NumberedBatches, Statistics
 from trt_int8.calibrate.onnx_statistics import OnnxTensors
+from trt_int8.calibrate.texts import read_texts
 from trt_int8.calibrate.torch_statistics import TorchTensors
 from trt_int8.errors import RangeError
 from trt_int8.model.source import resolve_source
@@ -27,7 +29,8 @@ from trt_int8.pipeline.entrance import Entrance
 from trt_int8.pipeline.options import CalibrateOptions
 from trt_int8.pipeline.prepare import prepare
 from trt_int8.pipeline.progress import SilentReporter
-from trt_int8.pipeline.ranges import smooth_model
+from trt_int8.pipeline.ranges import choose_ranges, smooth_model
+from trt_int8.pipeline.torch_entrance import enter_torch
 from trt_int8.spec.methods import parse_methods
 from trt_int8.spec.smoothing import Smoothing
 
@@ -51,17 +54,37 @@ def test_outliers_cost_less_accuracy_with_auto_than_without(bench: Bench, kind: 
     assert 1 - np.min(smoothed) < 0.2 * (1 - np.min(plain))
 
 
+def distinct(smoothing: Smoothing) -> list[NDArray[np.float32]]:
+    """The factors of each tensor once, though Q, K and V read one."""
+    return list({each.tobytes(): each for each in smoothing.arrays().values()}.values())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_range_file_serves_a_recipe_that_keeps_more_in_float(
+    bench: Bench, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = bench.known(kind, "auto")
+    cache.save(tmp_path / "ranges.json", first.table)
+    settings = recipe("auto", keep=("*query*",))
+    options = tiny_options(bench.folder, recipe=settings, ranges=tmp_path / "ranges.json")
+    source, texts = resolve_source(options.model), read_texts(bench.folder / "texts.txt")
+    entrance = enter_torch(source, options, SilentReporter(), texts, as_graph=kind == "onnx")
+    forbid_calibration(monkeypatch)
+    kept = Outcome(entrance, choose_ranges(entrance, options, SilentReporter()), [])
+    assert 1 - np.mean(kept.cosines()) < 2 * (1 - np.mean(first.cosines()))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_outlier_channels_have_the_largest_factors(bench: Bench, kind: str) -> None:
-    factors = bench.known(kind, "auto").smoothing.arrays()
-    found = [set(np.argsort(each)[-2:]) for each in factors.values() if each.size == 64]
+    factors = distinct(bench.known(kind, "auto").smoothing)
+    found = [set(np.argsort(each)[-2:]) for each in factors if each.size == 64]
     assert found == [set(OUTLIERS)] * 2
 
 
 def test_both_entrances_find_the_same_factors(bench: Bench) -> None:
-    by_torch, by_onnx = (bench.known(kind, 0.5).smoothing.arrays() for kind in KINDS)
+    by_torch, by_onnx = (distinct(bench.known(kind, 0.5).smoothing) for kind in KINDS)
     assert len(by_torch) == len(by_onnx) == 3
-    for one, other in zip(by_torch.values(), by_onnx.values(), strict=True):
+    for one, other in zip(by_torch, by_onnx, strict=True):
         # A peak that differs in its last bit may round to the next float16 number.
         np.testing.assert_allclose(one, other, rtol=2 / 2048)
 
@@ -209,7 +232,7 @@ def test_from_one_batch_auto_smooths_nothing(bench: Bench, kind: str) -> None:
 def test_a_given_alpha_needs_one_batch_only(bench: Bench, kind: str) -> None:
     found = smooth_model(one_batch(bench, kind), 0.5, None, SilentReporter())
     assert found is not None
-    assert len(found.factors) == 3
+    assert len(distinct(found)) == 3
 
 
 def test_without_smoothing_no_channel_is_looked_at(

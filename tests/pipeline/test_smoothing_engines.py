@@ -15,12 +15,12 @@ from trt_int8.spec.recipe import Recipe
 from trt_int8.spec.targets import parse_targets
 
 
-def engines(inputs: Path, out: Path, smooth: float) -> dict[tuple[int, str], EngineInspection]:
+def engines(inputs: Path, out: Path, smooth: float) -> dict[str, EngineInspection]:
     options = tiny_options(
         inputs, out=out, recipe=Recipe(smooth=smooth), targets=parse_targets("t4,a100")
     )
     run_build(options, SilentReporter())
-    return {(e.sm, e.precision): e for e in run_inspect(out).engines}
+    return {engine.name: engine for engine in run_inspect(out).engines}
 
 
 @pytest.mark.slow
@@ -29,8 +29,9 @@ def test_a_smoothed_model_has_as_many_kernels_and_all_of_its_matmuls_int8(
 ) -> None:
     plain = engines(tiny_inputs, tmp_path / "plain", 0)
     smoothed = engines(tiny_inputs, tmp_path / "smoothed", 0.5)
-    assert plain.keys() == smoothed.keys() == {(s, p) for s in (75, 80) for p in ("int8", "fp16")}
+    assert len(plain) == 4
+    assert plain.keys() == smoothed.keys()
     for key, engine in smoothed.items():
-        assert len(engine.kernels) == len(plain[key].kernels)
+        assert engine.kernels and len(engine.kernels) == len(plain[key].kernels or ())
         assert engine.attentions_int8 == plain[key].attentions_int8
         assert [m.runs for m in engine.matmuls] == [m.runs for m in plain[key].matmuls]

@@ -18,7 +18,8 @@ from trt_int8.errors import RangeError
 from trt_int8.spec.ranges import RangeTable, TensorRange
 from trt_int8.spec.smoothing import Smoothing
 
-POSITIVE = st.floats(2.0**-149, width=32, allow_infinity=False)
+# What float16 holds the reciprocals of.
+POSITIVE = st.floats(2.0**-15, 2.0**23, width=32)
 FACTORS = st.lists(POSITIVE, min_size=1, max_size=9).map(lambda v: np.array(v, np.float32))
 
 
@@ -124,3 +125,9 @@ def test_a_changed_factor_shows_in_the_checksum_of_the_table() -> None:
     other = table(Smoothing.of(0.5, {"a": np.array([next_to_it], np.float32)}))
     assert one.sha256 != other.sha256
     assert one.to_json().replace(stored(1.0), stored(float(next_to_it))) != other.to_json()
+
+
+@pytest.mark.parametrize("number", [1e-45, 2.0**-16, 1.7e7, 3e38])
+def test_factors_with_reciprocals_beyond_float16_are_refused(number: float) -> None:
+    with pytest.raises(RangeError, match="have reciprocals that float16 does not hold"):
+        Smoothing(alpha=0.5, factors={"a.input": stored(1.0, number)})

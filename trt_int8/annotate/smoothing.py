@@ -51,24 +51,29 @@ def smooth(
         annotated: its QuantLinears get weights of their own: a matrix that something else uses too
             (an embedding table) stays as it is there.
         groups: of `smoothable`.
-        factors: float32 [K], above 0, by the first site of a group.
+        factors: float32 [K], above 0, by site; those of one tensor are equal.
 
     Returns:
         What was changed.
 
     Raises:
-        RangeError: there is no such group, or it has another number of channels.
+        RangeError: a site is in no group, or has another number of channels.
     """
-    known = {group[0]: group for group in groups}
-    changes: list[_Change] = []
-    for first, given in factors.items():
-        linears = [annotated.weights[site.removesuffix(_SUFFIX)] for site in known.get(first, ())]
-        if not linears or any(given.shape != (linear.in_features,) for linear in linears):
+    known = {site: number for number, group in enumerate(groups) for site in group}
+    shared: dict[tuple[int, bytes], list[str]] = {}
+    for site, given in factors.items():
+        linear = annotated.weights[site.removesuffix(_SUFFIX)] if site in known else None
+        if linear is None or given.shape != (linear.in_features,):
             raise RangeError(
-                f"{given.size} smoothing factors for {first!r}",
+                f"{given.size} smoothing factors for {site!r}",
                 wanted="one per channel of an input of quantized Linears of this model",
                 todo="calibrate this model with this recipe anew",
             )
+        shared.setdefault((known[site], given.tobytes()), []).append(site)
+    changes: list[_Change] = []
+    for sites in shared.values():
+        given = factors[sites[0]]
+        linears = [annotated.weights[site.removesuffix(_SUFFIX)] for site in sites]
         divide = Divide(torch.from_numpy(np.float32(1) / given), readers=len(linears))
         for linear in linears:
             changes.append(_Change(linear, linear.weight, divide))

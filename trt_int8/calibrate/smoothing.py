@@ -85,10 +85,11 @@ def smoothing_factors(
         alpha: share of the outliers that goes into the weights, 0 to 1.
 
     Returns:
-        float32 [K], all finite and above 0; all 1 for an activation or weights of zeros.
+        float32 [K], all finite and above 0; all 1 where weights or activation are all zeros, or a
+        weight is infinite.
     """
     largest = np.abs(weights).max(axis=1)
-    if not peaks.max() > 0 or not largest.max() > 0:
+    if not peaks.max() > 0 or not 0 < largest.max() < np.inf:
         return np.ones(len(peaks), np.float32)
     inputs = np.maximum(peaks / peaks.max(), _LEAST).astype(np.float64)
     outputs = np.maximum(largest / largest.max(), _LEAST).astype(np.float64)

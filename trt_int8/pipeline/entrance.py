@@ -63,7 +63,7 @@ class Entrance(Protocol):
         its float answers, and the FP16 twin, stay what they were.
 
         Args:
-            factors: by the first site of a group.
+            factors: by site; one that this recipe does not quantize is left as it is.
 
         Raises:
             RangeError: a site cannot be smoothed, or has another number of channels.

@@ -84,9 +84,8 @@ class OnnxEntrance:
 
     def smooth(self, factors: Mapping[str, NDArray[np.float32]]) -> None:
         """See `Entrance.smooth`."""
-        groups = {group[0]: group for group in self.smoothing_groups()}
-        each = {t: given for first, given in factors.items() for t in groups.get(first, (first,))}
-        self._graph = smooth_graph(self._float, self._plan, each)
+        quantized = {name: given for name, given in factors.items() if name in self.sites}
+        self._graph = smooth_graph(self._float, self._plan, quantized)
 
     def answers(self, ranges: dict[str, TensorRange] | None, batches: list[Batch]) -> Outputs:
         """Float outputs per batch, with Q/DQ by `ranges`."""

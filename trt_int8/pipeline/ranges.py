@@ -42,14 +42,16 @@ def choose_ranges(entrance: Entrance, options: BuildOptions, reporter: Reporter)
     guarded = options.recipe.is_guarded
     if options.ranges is not None:
         table = read_ranges(options.ranges, entrance)
-        if table.smoothing is not None:
-            entrance.smooth(table.smoothing.arrays())
+        _smooth_as(table, entrance, options, reporter)
         if guarded:
             _check_residuals(entrance, options, Needs(), reporter)
         return table
     alpha = options.recipe.alpha
     wanted = empty_table(entrance, options.recipe.calibration.parsed(), Smoothing.planned(alpha))
     groups = entrance.smoothing_groups() if alpha else ()
+    if alpha and options.recipe.keep:
+        # Linears that are kept read other values than those beside them, which are divided.
+        groups = (*groups, options.recipe.keep)
     path = cache.cache_path(options.cache, wanted, groups) if options.cache is not None else None
     stored = cache.load(path, wanted) if path is not None and not guarded else None
     if stored is not None:
@@ -84,6 +86,18 @@ def _check_residuals(
     return statistics
 
 
+def _smooth_as(
+    table: RangeTable, entrance: Entrance, options: BuildOptions, reporter: Reporter
+) -> None:
+    """Smooth the model by the factors of a range file, whatever the recipe says."""
+    if table.smoothing is not None:
+        factors = table.smoothing.arrays()
+        entrance.smooth(factors)
+        reporter.note(f"{len(factors)} inputs of Linear layers are smoothed as the range file says")
+    elif options.recipe.alpha:
+        reporter.note("nothing is smoothed: the range file has no factors")
+
+
 def smooth_model(
     entrance: Entrance, alpha: Alpha | Literal[0], ray: str | None, reporter: Reporter
 ) -> Smoothing | None:
@@ -116,10 +130,11 @@ def smooth_model(
             parts = {id(weights[site]): weights[site] for site in group}
             chosen = _factors(seen, np.concatenate(list(parts.values()), axis=1), alpha)
             if chosen is not None:
-                factors[group[0]] = chosen
+                factors |= dict.fromkeys(group, chosen)
             advance(1)
     entrance.smooth(factors)
-    reporter.note(f"smoothed {len(factors)} of {len(groups)} inputs of Linear layers")
+    count = sum(len(group) for group in groups)
+    reporter.note(f"smoothed {len(factors)} of {count} inputs of Linear layers")
     return Smoothing.of(alpha, factors)
 
 
@@ -128,8 +143,9 @@ def _factors(
 ) -> Factors | None:
     first, second = seen
     if alpha == AUTO:
-        both = first is not None and second is not None
-        return choose_factors((first, second), weight) if both else None  # type: ignore[arg-type]
+        if first is None or second is None:
+            return None
+        return choose_factors((first, second), weight)
     whole = merged(each for each in seen if each is not None)
     peaks = None if whole is None else peaks_of(whole, len(weight))
     return None if peaks is None else smoothing_factors(peaks, weight, alpha)

@@ -80,8 +80,9 @@ class TorchEntrance:
 
     def smooth(self, factors: Mapping[str, NDArray[np.float32]]) -> None:
         """See `Entrance.smooth`."""
-        if factors:
-            self._smoothed = smooth(self._annotated, self.smoothing_groups(), factors)
+        quantized = {name: given for name, given in factors.items() if name in self.sites}
+        if quantized:
+            self._smoothed = smooth(self._annotated, self.smoothing_groups(), quantized)
             apply_weight_ranges(self._annotated, self._weight_method)
 
     def answers(self, ranges: dict[str, TensorRange] | None, batches: list[Batch]) -> Outputs:

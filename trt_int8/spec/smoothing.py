@@ -18,6 +18,8 @@ AUTO: Final = "auto"
 Alpha = Literal["auto"] | Annotated[float, Field(gt=0, le=1)]
 Factors = NDArray[np.float32]
 _STORED = np.dtype("<f4")
+# The reciprocals of the largest and the smallest float16 number.
+_LEAST, _MOST = 1 / 65504, 2.0**24
 
 
 class Smoothing(Frozen):
@@ -26,8 +28,8 @@ class Smoothing(Frozen):
     Attributes:
         alpha: how much of the outliers goes into the weights, above 0, at most 1; `auto` for the
             best of each activation.
-        factors: by the first site of each group of sites that share them: base64 of the factors,
-            float32, little endian, one per channel. A model has too many for readable JSON.
+        factors: by site, each of them that was divided: base64 of the factors, float32, little
+            endian, one per channel. A model has too many for readable JSON.
     """
 
     alpha: Alpha
@@ -57,6 +59,8 @@ class Smoothing(Frozen):
                 raise _refused(name, "are not base64 of float32 numbers") from None
             if not (factors.size and np.isfinite(factors).all() and (factors > 0).all()):
                 raise _refused(name, "are not all finite and above 0")
+            if not (factors.min() > _LEAST and factors.max() < _MOST):
+                raise _refused(name, "have reciprocals that float16 does not hold")
             if _written(factors) != text:
                 raise _refused(name, "have another spelling than they are written in")
         return given
