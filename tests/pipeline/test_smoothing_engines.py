@@ -32,6 +32,7 @@ def test_a_smoothed_model_has_as_many_kernels_and_all_of_its_matmuls_int8(
     assert len(plain) == 4
     assert plain.keys() == smoothed.keys()
     for key, engine in smoothed.items():
-        assert engine.kernels and len(engine.kernels) == len(plain[key].kernels or ())
+        assert engine.kernels
+        assert len(engine.kernels) == len(plain[key].kernels or ())
         assert engine.attentions_int8 == plain[key].attentions_int8
         assert [m.runs for m in engine.matmuls] == [m.runs for m in plain[key].matmuls]
