@@ -230,6 +230,12 @@ def test_another_number_of_channels_is_refused(channels: int) -> None:
         smooth(sites, (("0.input",),), {"0.input": spread(channels)})
 
 
+def test_factors_of_a_part_of_a_group_are_refused() -> None:
+    _, sites = small(nn.Linear(17, 17), nn.Linear(17, 17))
+    with pytest.raises(RangeError, match=r"some readers of one tensor, not for '1\.input'"):
+        smooth(sites, (("0.input", "1.input"),), {"0.input": spread(17)})
+
+
 @pytest.mark.parametrize("site", ["2.input", "0", "nothing"])
 def test_factors_of_anything_but_a_site_of_a_group_are_refused(site: str) -> None:
     _, sites = small(nn.Linear(17, 17), nn.Linear(17, 17), nn.Linear(17, 17))

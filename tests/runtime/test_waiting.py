@@ -222,7 +222,10 @@ def test_a_callback_of_a_session_may_run_but_not_wait(tmp_path: Path) -> None:
         names = sorted(session.run(given))
         for _ in range(200):
             if not found:
-                session.run_async(given).add_done_callback(call)
+                # One at a time, so that the callback's own request has to be queued.
+                future = session.run_async(given)
+                future.add_done_callback(call)
+                future.result()
         assert ended.wait(20)
     assert found == [names, "call `run` in the callback, or wait in a thread of your own"]
 

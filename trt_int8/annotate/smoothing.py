@@ -57,8 +57,17 @@ def smooth(
         What was changed.
 
     Raises:
-        RangeError: a site is in no group, or has another number of channels.
+        RangeError: a site is in no group, has another number of channels, or only a part of a
+            group has factors.
     """
+    for group in groups:
+        without = [site for site in group if site not in factors]
+        if without and len(without) < len(group):
+            raise RangeError(
+                f"smoothing factors for some readers of one tensor, not for {without[0]!r}",
+                wanted="factors for all of them, or for none",
+                todo="calibrate this model with this recipe anew",
+            )
     known = {site: number for number, group in enumerate(groups) for site in group}
     shared: dict[tuple[int, bytes], list[str]] = {}
     for site, given in factors.items():
