@@ -178,6 +178,8 @@ INTERRUPTED = """
     from trt_int8 import cli
     from trt_int8.runtime.score.opener import BundleScorer
 
+    # A shell starts its background jobs with this signal ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     BundleScorer.__call__ = lambda self: FakeOpener()()
     score = FakeScorer.score
     def interrupted(self, rows):
