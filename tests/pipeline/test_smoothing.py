@@ -222,8 +222,10 @@ def one_batch(bench: Bench, kind: str) -> Entrance:
 @pytest.mark.parametrize("kind", KINDS)
 def test_from_one_batch_auto_smooths_nothing(bench: Bench, kind: str) -> None:
     """There is no other batch to try factors on."""
-    entrance = one_batch(bench, kind)
-    assert smooth_model(entrance, "auto", None, SilentReporter()) == Smoothing(alpha="auto")
+    entrance, reporter = one_batch(bench, kind), SilentReporter()
+    assert smooth_model(entrance, "auto", None, reporter) == Smoothing(alpha="auto")
+    wanted = "nothing is smoothed: auto needs two batches of calibration data, pass more"
+    assert reporter.notes == [wanted]
     mul = count(entrance.finish(bench.known(kind, 0).table, SilentReporter()).int8, "Mul")
     assert mul == count(bench.known(kind, 0).prepared.int8, "Mul")
 

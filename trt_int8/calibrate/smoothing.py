@@ -77,7 +77,8 @@ def smoothing_factors(
 
     s_k = max|X_k|^alpha / max|W_k|^(1 - alpha) (SmoothQuant, equation 4), over their geometric
     mean: one factor for all channels changes nothing in INT8, and so FP16 keeps its range. 1 / s_k
-    is a float16 number, so that an FP16 engine multiplies by exactly what the weights make up for.
+    is a float16 number, but for the rounding of s_k to float32, so that an FP16 engine multiplies
+    by what the weights make up for.
 
     Args:
         peaks: float32 [K], largest |x| of each channel.

@@ -118,9 +118,8 @@ def smooth_model(
     if not groups:
         return Smoothing.of(alpha, {})
     if alpha == AUTO and len(entrance.data.calibration) == 1:
-        reporter.note(
-            "smoothing is tried on a second batch of calibration data, which is not there"
-        )
+        reporter.note("nothing is smoothed: auto needs two batches of calibration data, pass more")
+        return Smoothing.of(alpha, {})
     halves = _halves(entrance, Needs(histogram=False, rows=alpha == AUTO), ray, reporter)
     weights, factors = entrance.weights(), dict[str, Factors]()
     with reporter.task("Smoothing", len(groups)) as advance:
